@@ -1,0 +1,83 @@
+"""A device of the registry and its connection to the account broker."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+
+from provisioner.model.account import Coupling
+from provisioner.model.errors import IllegalMove
+
+
+class DeviceState(StrEnum):
+    """PROVISIONED: handed over, not seen yet. CONNECTED: seen on its account broker at least once."""
+
+    PROVISIONED = "provisioned"
+    CONNECTED = "connected"
+    DISABLED = "disabled"
+
+
+class DeviceMove(StrEnum):
+    PROVISION = "provision"
+    SEE = "see"
+    DISABLE = "disable"
+    ENABLE = "enable"
+
+
+MOVES: dict[tuple[DeviceState, DeviceMove], DeviceState] = {
+    (DeviceState.PROVISIONED, DeviceMove.PROVISION): DeviceState.PROVISIONED,
+    (DeviceState.CONNECTED, DeviceMove.PROVISION): DeviceState.PROVISIONED,
+    (DeviceState.PROVISIONED, DeviceMove.SEE): DeviceState.CONNECTED,
+    (DeviceState.CONNECTED, DeviceMove.SEE): DeviceState.CONNECTED,
+    (DeviceState.PROVISIONED, DeviceMove.DISABLE): DeviceState.DISABLED,
+    (DeviceState.CONNECTED, DeviceMove.DISABLE): DeviceState.DISABLED,
+    (DeviceState.DISABLED, DeviceMove.ENABLE): DeviceState.PROVISIONED,
+}
+
+
+def move(state: DeviceState, what: DeviceMove) -> DeviceState:
+    """Next state, or IllegalMove."""
+    try:
+        return MOVES[state, what]
+    except KeyError:
+        raise IllegalMove(f"a {state} device cannot {what}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceConnection:
+    """The device's connection as the account sees it (EC-25, EC-26). ``user`` is the account username."""
+
+    user: str
+    coupling: Coupling = Coupling.INHERITED
+    reserved_user: str | None = None
+    last_seen_at: datetime | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A row of the registry (AZ-08). ``request`` is the id of the provision request that made it.
+
+    metadata: what the device said of itself (serial_number, model_id, firmware_version, ...).
+    """
+
+    kind: ClassVar[str] = "device"
+
+    id: str
+    account: str
+    client_id: str
+    request: str
+    connection: DeviceConnection
+    created_at: datetime
+    state: DeviceState = DeviceState.PROVISIONED
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    certificate_serial: str | None = None
+    installed: tuple[str, ...] = ()
+    version: int = 0
+
+    def unique(self) -> dict[str, str]:
+        return {"client_id": f"{self.account}/{self.client_id}", "request": self.request}
+
+    def indexed(self) -> dict[str, str]:
+        return {"account": self.account, "state": self.state}

@@ -1,0 +1,219 @@
+"""The ports: what the services need of a store, an account broker and a dialect. Small, and each is
+defined by its contract suite in ``tests/contracts/``."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import ClassVar, Generic, Protocol, TypeVar
+
+from provisioner.model.account import Coupling
+from provisioner.model.audit import AuditEvent
+from provisioner.model.messages import Answer, Incoming, Malformed, Outgoing, ProvisionMessage
+from provisioner.model.secret import Secret
+from provisioner.model.topics import TopicRights
+
+
+class Noun(Protocol):
+    """A stored record: a frozen dataclass with an id, a version and its index values.
+
+    unique(): index name -> value held by at most one record of the kind. indexed(): index name -> value,
+    shared by many. An index that does not apply (a closed request) is left out of the mapping.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    def unique(self) -> dict[str, str]: ...
+    def indexed(self) -> dict[str, str]: ...
+
+
+N = TypeVar("N", bound=Noun)
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write ``noun``, whose ``version`` is the one it was read at (0: it must not exist yet).
+
+    The store keeps it with ``version + 1``."""
+
+    noun: Noun
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove ``noun``, read at its ``version``."""
+
+    noun: Noun
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """All or nothing: changes and the audit rows that tell of them, in one commit."""
+
+    changes: Sequence[Put | Delete] = ()
+    audit: Sequence[AuditEvent] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[N]):
+    """``after`` continues the listing, None at its end. Key-set paging: by id, never by offset."""
+
+    items: Sequence[N]
+    after: str | None
+
+
+class Store(Protocol):
+    """Keeps nouns and the audit log. A value that was returned is never changed afterwards."""
+
+    async def get(self, noun: type[N], id: str) -> N | None: ...
+
+    async def find(self, noun: type[N], index: str, value: str) -> Sequence[N]:
+        """The records whose ``unique()`` or ``indexed()`` has this value; ordered by id."""
+
+    async def page(
+        self,
+        noun: type[N],
+        *,
+        where: Mapping[str, str] | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Page[N]:
+        """Records ordered by id; ``where`` names indexes, all of which must match. limit: 1..1,000."""
+
+    async def count(self, noun: type[N], *, where: Mapping[str, str] | None = None) -> int: ...
+
+    async def commit(self, unit: Unit) -> int:
+        """Make the unit durable, then return the seq of its last audit row (of the log, when it has none).
+
+        Raises StaleVersion, Duplicate, LimitReached (nothing changed) or Unavailable (not durable: nothing
+        changed either, and the caller must not answer as if it had)."""
+
+    async def audit_page(self, *, after: int = 0, limit: int = 100, newest_first: bool = False) -> Sequence[AuditEvent]:
+        """Rows with ``seq > after`` in order; newest_first: the last ``limit`` rows, newest first."""
+
+    def changes(self, after: int) -> AsyncIterator[AuditEvent]:
+        """Every durable audit row with ``seq > after``, in order, then each new one as it comes."""
+
+    async def health(self) -> None:
+        """Return when a commit could succeed now, raise Unavailable otherwise."""
+
+    async def backup(self, target: PurePath) -> None:
+        """Write a consistent copy that a store of the same kind can open."""
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerUser:
+    """An account user as an account broker must know it.
+
+    verifier: digest of the password for brokers that ask us. password: clear, for brokers that keep a hash of
+    their own; None once the device is confirmed, and then the broker keeps what it has.
+    coupling: STRICT or LOOSE, inheritance already resolved.
+    """
+
+    account: str
+    username: str
+    client_id: str
+    verifier: str
+    password: Secret | None = None
+    enabled: bool = True
+    reserved: bool = False
+    coupling: Coupling = Coupling.STRICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """A device connected (``connected``) to its account broker or left it, as that broker saw it."""
+
+    account: str
+    username: str
+    client_id: str
+    address: str | None
+    connected: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a broker can do, for people to see and for services to plan by."""
+
+    kicks: bool
+    reports_sightings: bool
+    refuses_subscribe: bool
+    mqtt5: bool
+    users_max: int | None = None
+
+
+class AccountBroker(Protocol):
+    """One broker that accounts live on. Every verb may be repeated without harm."""
+
+    @property
+    def name(self) -> str: ...
+
+    def capabilities(self) -> Capabilities: ...
+
+    async def start(self, seen: Callable[[Sighting], None]) -> None:
+        """Begin serving; ``seen`` is called on the event loop for each sighting."""
+
+    async def stop(self) -> None: ...
+
+    async def put_user(self, user: BrokerUser) -> None:
+        """Create or update; returns when a connection with these credentials will succeed. Raises Unavailable.
+
+        Disabling (``enabled=False``) cuts the live connection and refuses the next."""
+
+    async def remove_user(self, account: str, username: str) -> None:
+        """Forget the user and cut its live connection; no error when there is none."""
+
+    async def kick(self, account: str, client_id: str) -> bool:
+        """Cut the live connection of that client id; False when there was none."""
+
+    async def users(self) -> Sequence[tuple[str, str]]:
+        """(account, username) of every user that the broker knows, for fsck."""
+
+
+class Exchange(Protocol):
+    """What follows an answer on one connection: the answer itself, and for some dialects a dialogue.
+
+    Times are monotonic seconds given by the caller."""
+
+    def start(self, now_s: float) -> Sequence[Outgoing]: ...
+    def receive(self, topic: str, payload: bytes, now_s: float) -> Sequence[Outgoing]: ...
+    def tick(self, now_s: float) -> Sequence[Outgoing]: ...
+    def deadline(self) -> float | None: ...
+
+    def expected_topics(self) -> frozenset[str]:
+        """Topics on which the device may publish just now because it was asked to."""
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def failure(self) -> str | None:
+        """None, or why the device could not take the delivery."""
+
+    @property
+    def installed(self) -> Sequence[str]:
+        """Names of packages that the device reported installed."""
+
+
+class Dialect(Protocol):
+    """Bytes and topic <-> meaning, for one family of devices. Pure."""
+
+    @property
+    def name(self) -> str: ...
+
+    def rights(self, client_id: str) -> TopicRights: ...
+
+    def decode(self, client_id: str, topic: str, payload: bytes, fresh_id: str) -> Incoming | None:
+        """None: the topic is not of this dialect. fresh_id: an unguessable id for messages that bring none."""
+
+    def exchange(
+        self, client_id: str, message: ProvisionMessage | Malformed, answer: Answer, fresh_ids: Sequence[str]
+    ) -> Exchange:
+        """How this answer is delivered. fresh_ids: unguessable, at least ``ids_needed(answer)`` of them."""
+
+    def ids_needed(self, answer: Answer) -> int: ...
