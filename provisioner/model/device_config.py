@@ -1,0 +1,144 @@
+"""The merged device configuration: what the administrator added, what the gate generates, and five
+parameters that the gate always wins (EC-27 to EC-29, F-47).
+
+A configuration maps component pids to properties: ``{"pid": {"property": value}}``.
+"""
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+TRANSPORT_PID = "org.eclipse.kura.core.data.transport.mqtt.MqttDataTransport"
+DATA_SERVICE_PID = "org.eclipse.kura.data.DataService"
+CLOUD_SERVICE_PID = "org.eclipse.kura.cloud.CloudService"
+
+# As they stand on the wire; "clientId" of the vendor's list is "client-id" there (reference/esf.md 2.3).
+ALWAYS_GENERATED = ("broker-url", "topic.context.account-name", "client-id", "username", "password")
+DEPTH_MAX = 32
+NODES_MAX = 10_000
+
+
+def _squeeze(name: str) -> str:
+    """One form for all spellings of a name: compatibility-normalised, case-folded, letters and digits only."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(c for c in folded if c.isalnum())
+
+
+_GENERATED_SQUEEZED = frozenset(_squeeze(name) for name in ALWAYS_GENERATED)
+_TRANSPORT_SQUEEZED = "mqttdatatransport"
+_NAME_KEYS = ("name", "id", "key", "property", "parameter")
+
+
+def generated(broker_url: str, account: str, client_id: str, username: str, password: object) -> dict[str, Any]:
+    """The configuration that every device is given. ``password`` is passed through unseen."""
+    return {
+        TRANSPORT_PID: {
+            "broker-url": broker_url,
+            "topic.context.account-name": account,
+            "client-id": client_id,
+            "username": username,
+            "password": password,
+        },
+        # Default false: the gateway would not come back by itself after a reboot.
+        DATA_SERVICE_PID: {"connect.auto-on-startup": True},
+        CLOUD_SERVICE_PID: {"topic.control-prefix": "$EDC", "enable.default.subscriptions": True},
+    }
+
+
+def merge(additional: Mapping[str, Any], generated_part: Mapping[str, Any]) -> dict[str, Any]:
+    """Additional configuration over the generated defaults; the five parameters are the generated ones.
+
+    Maps merge, lists replace, null is kept (EC-28). Neither argument is changed.
+    """
+    cleaned, _ = strip_generated(additional)
+    return _deep(_deep(generated_part, cleaned), {TRANSPORT_PID: generated_part[TRANSPORT_PID]})
+
+
+def overridden(additional: Mapping[str, Any]) -> list[str]:
+    """Paths in ``additional`` that will be dropped because the gate generates them; for the preview."""
+    return strip_generated(additional)[1]
+
+
+def strip_generated(additional: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """``additional`` without any spelling of the five parameters, and the paths that were dropped.
+
+    A path is a spelling of one when, below a component whose name is the MQTT transport's in any case or
+    nesting, or outside of any component, the rest of the path reads as the parameter's name.
+    """
+    dropped: list[str] = []
+    cleaned = _clean_map(additional, (), dropped)
+    return cleaned, dropped
+
+
+def check(additional: object) -> Iterator[str]:
+    """Broken rules of an additional configuration: an object of objects, bounded in depth and size."""
+    if not isinstance(additional, Mapping):
+        yield "must be an object of components"
+        return
+    if not all(isinstance(pid, str) and pid and isinstance(part, Mapping) for pid, part in additional.items()):
+        yield "must map each component's pid to an object of properties"
+    yield from _check_bounds(additional)
+
+
+def _check_bounds(additional: Mapping[Any, Any]) -> Iterator[str]:
+    level: list[Any] = [additional]
+    nodes = 0
+    for _ in range(DEPTH_MAX):
+        nodes += len(level)
+        if nodes > NODES_MAX:
+            yield f"must hold at most {NODES_MAX:,} values"
+            return
+        level = [child for node in level for child in _children(node)]
+        if not level:
+            return
+    yield f"must be at most {DEPTH_MAX} levels deep"
+
+
+def _children(node: Any) -> Sequence[Any]:
+    if isinstance(node, Mapping):
+        return list(node.values())
+    return node if isinstance(node, list) else ()
+
+
+def _deep(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _deep(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _clean_map(node: Mapping[str, Any], path: tuple[str, ...], dropped: list[str]) -> dict[str, Any]:
+    kept = {}
+    for key, value in node.items():
+        here = (*path, str(key))
+        if _names_generated(here):
+            dropped.append("/".join(here))
+        else:
+            kept[key] = _clean(value, here, dropped)
+    return kept
+
+
+def _clean(value: Any, path: tuple[str, ...], dropped: list[str]) -> Any:
+    if isinstance(value, Mapping):
+        return _clean_map(value, path, dropped)
+    if not isinstance(value, list):
+        return value
+    kept = []
+    for item in value:
+        # A list of {"name": ..., "value": ...} is one more way to spell properties.
+        spelled = next(
+            (item[k] for k in _NAME_KEYS if isinstance(item, Mapping) and isinstance(item.get(k), str)), None
+        )
+        if spelled is not None and _names_generated((*path, spelled)):
+            dropped.append("/".join((*path, spelled)))
+        else:
+            kept.append(_clean(item, path, dropped))
+    return kept
+
+
+def _names_generated(path: tuple[str, ...]) -> bool:
+    squeezed = "".join(_squeeze(part) for part in path)
+    _, in_transport, rest = squeezed.rpartition(_TRANSPORT_SQUEEZED)
+    # "MqttDataTransport-2" is a further cloud connection: its number is not part of the parameter's name.
+    return (rest.lstrip("0123456789") if in_transport else squeezed) in _GENERATED_SQUEEZED

@@ -1,0 +1,57 @@
+"""Fresh identifiers and secrets, from the operating system's random source."""
+
+import secrets
+from collections.abc import Sequence
+
+from provisioner.model.secret import Secret
+
+# Crockford base32: no I, L, O, U, so that a person can copy it. Five bits a letter.
+CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+GENERATED_PREFIX = "Fg-"
+_PASSWORD_LETTERS = 26  # 130 bits (EC-32)
+_KEY_GROUPS, _KEY_GROUP_LETTERS = 5, 6  # 150 bits (EC-16)
+_ID_LETTERS = 16  # 80 bits
+
+
+def letters(count: int) -> str:
+    """``count`` random Crockford letters."""
+    value = int.from_bytes(secrets.token_bytes((count * 5 + 7) // 8))
+    return "".join(CROCKFORD[(value >> (5 * i)) & 31] for i in range(count))
+
+
+def password() -> Secret:
+    """130 bits that satisfy the password rules (EC-13, EC-14): the prefix has upper, lower and special."""
+    return Secret(GENERATED_PREFIX + letters(_PASSWORD_LETTERS))
+
+
+def looks_generated(secret: Secret) -> bool:
+    """Whether a password has the form of ``password()``; a matter of its text alone."""
+    text = secret.reveal()
+    body = text.removeprefix(GENERATED_PREFIX)
+    fits = len(body) == _PASSWORD_LETTERS and len(text) == len(body) + len(GENERATED_PREFIX)
+    return fits and not set(body) - set(CROCKFORD)
+
+
+def activation_key() -> Secret:
+    """150 bits as ``XXXXXX-XXXXXX-XXXXXX-XXXXXX-XXXXXX``."""
+    return Secret("-".join(letters(_KEY_GROUP_LETTERS) for _ in range(_KEY_GROUPS)))
+
+
+def normal_key(key: Secret) -> Secret:
+    """The key as it was made, however it was typed: case, dashes, blanks and look-alike letters do not matter."""
+    text = key.reveal().upper().translate(_LOOK_ALIKES)
+    return Secret("".join(c for c in text if c not in "- "))
+
+
+_LOOK_ALIKES = str.maketrans("ILO", "110")
+
+
+def record_id(prefix: str) -> str:
+    """``<prefix>-`` and 80 random bits."""
+    return f"{prefix}-{letters(_ID_LETTERS)}"
+
+
+def message_ids(count: int) -> Sequence[str]:
+    """Unguessable ids of our own requests to gateways: signed 64-bit texts like a platform's would be forgeable,
+    so these have 128 bits."""
+    return [secrets.token_hex(16) for _ in range(count)]
