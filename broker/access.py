@@ -61,7 +61,8 @@ class Rights(Protocol):
 class Login:
     """A CONNECT as the application sees it.
 
-    version: protocol level, 3, 4 (3.1.1) or 5. secure: the connection came through TLS. address: without the port.
+    version: protocol level, 4 (MQTT 3.1.1) or 5. secure: it came through TLS. address: without the port.
+    listener: the name of the listener that it came through.
     """
 
     client_id: str
@@ -139,7 +140,8 @@ class Connection(Protocol):
 
     def send(self, topic: str, payload: bytes) -> bool:
         """QoS 1, never retained. False, and nothing is sent, when no granted filter of this connection covers
-        the topic, or when it is closed."""
+        the topic, when too much is unacknowledged, when the device takes no packet of this size, or when it is
+        closed. A device that subscribed with QoS 0 gets it with QoS 0, and ``acknowledged`` never comes."""
 
     def permit(self, topics: frozenset[str]) -> None:
         """Replace the set of further topics that it may publish to just now."""
@@ -156,7 +158,8 @@ class Connection(Protocol):
 
 
 class Application(Protocol):
-    """What stands behind the gate. Calls about one connection come one after another, in order."""
+    """What stands behind the gate. Calls about one connection come one after another, in order: ``closed`` is
+    the last one and waits for a ``received`` that is running."""
 
     async def admit(self, login: Login) -> Admission | Denial:
         """Decide about a CONNECT without any side effect that a refused peer could use. Raising means UNAVAILABLE."""
