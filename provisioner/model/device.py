@@ -80,4 +80,4 @@ class Device:
         return {"client_id": f"{self.account}/{self.client_id}", "request": self.request}
 
     def indexed(self) -> dict[str, str]:
-        return {"account": self.account, "state": self.state}
+        return {"account": self.account, "state": self.state, "any_client_id": self.client_id}

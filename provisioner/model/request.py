@@ -9,6 +9,7 @@ from typing import ClassVar
 from provisioner.model import names
 from provisioner.model.account import Coupling
 from provisioner.model.errors import IllegalMove, InvalidInput, Problem, shape
+from provisioner.model.user import account_user_id
 
 MAX_ATTEMPTS_MAX = 1_000_000
 
@@ -76,7 +77,7 @@ class Grant:
     """What one grant fixed (D7): every authorised ask gets this until the device is confirmed.
 
     message_id: the ``request_id`` that the device chose; the same one gets the byte-identical answer.
-    sealed_password, sealed_answer: AES-256-GCM boxes, see ``vault.keyring``; None once confirmed.
+    sealed: AES-256-GCM box of the whole answer, see ``vault.keyring``; None once confirmed.
     csr_digest: hex SHA-256 of the CSR's public key that was certified, None without one.
     """
 
@@ -84,8 +85,7 @@ class Grant:
     granted_at: datetime
     device_id: str
     username: str
-    sealed_password: str | None
-    sealed_answer: str | None
+    sealed: str | None
     csr_digest: str | None = None
     certificate_serial: str | None = None
 
@@ -164,7 +164,8 @@ class ProvisionRequest:
         return {"login": login_key(self.username, self.client_id), "client_id": self.client_id_claim}
 
     def indexed(self) -> dict[str, str]:
-        return {
+        granted = {"grant_user": account_user_id(self.account, self.grant.username)} if self.grant else {}
+        return granted | {
             "account": self.account,
             "username": self.username,
             "state": self.state,

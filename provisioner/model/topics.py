@@ -34,3 +34,38 @@ class TopicRights:
             self.below or other.below,
             self.wills | other.wills,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTopics:
+    """What a device may use on its account broker: the topics at and below its own two prefixes (EC-31).
+
+    Those are ``<account>/<client-id>`` and ``<control_prefix>/<account>/<client-id>``; both names fill one topic
+    level each, so that a wildcard can only stand below them.
+    """
+
+    account: str
+    client_id: str
+    control_prefix: str = "$EDC"
+
+    def __post_init__(self) -> None:
+        for level in (self.account, self.client_id, self.control_prefix):
+            if not level or any(c in level for c in "/#+\x00"):
+                raise ValueError("a topic level is a non-empty text without / # + and NUL")
+
+    @property
+    def home(self) -> str:
+        """``<account>/<client-id>``: no other device of any account has the same."""
+        return f"{self.account}/{self.client_id}"
+
+    def may_publish(self, topic: str) -> bool:
+        return self._own(topic) and not any(c in topic for c in "#+\x00")
+
+    def may_subscribe(self, topic_filter: str) -> bool:
+        """True for filters that can match nothing but own topics; False for malformed ones too [MQTT-4.7.1]."""
+        levels = topic_filter.split("/")
+        stray = any(len(level) > 1 and ("#" in level or "+" in level) for level in levels)
+        return self._own(topic_filter) and not stray and "#" not in levels[:-1] and "\x00" not in topic_filter
+
+    def _own(self, topic: str) -> bool:
+        return any(f"{topic}/".startswith(f"{prefix}{self.home}/") for prefix in ("", f"{self.control_prefix}/"))

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
+from provisioner.model.account import Coupling
+
 BROKER_CONNECT = "broker:connect"
 
 
@@ -34,6 +36,8 @@ class AccountUser:
     """A user of a target account, made for one device with exactly ``broker:connect`` (EC-31).
 
     id: ``<account>/<username>``. client_id: of the device that it was made for.
+    broker: name of the account broker that it was made on.
+    coupling: STRICT or LOOSE, the inheritance resolved when it was made.
     """
 
     kind: ClassVar[str] = "account_user"
@@ -42,11 +46,13 @@ class AccountUser:
     account: str
     username: str
     client_id: str
+    broker: str
     device_id: str
     verifier: str
     created_at: datetime
     permissions: tuple[str, ...] = (BROKER_CONNECT,)
     reserved: bool = False
+    coupling: Coupling = Coupling.STRICT
     enabled: bool = True
     version: int = 0
 

@@ -41,6 +41,7 @@ class Passwords:
         self._waiting_max = waiting_max
         self._remembered: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
         self._remembered_max = remembered_max
+        self._under_way: dict[tuple[str, bytes], asyncio.Future[bool]] = {}
 
     async def verifier(self, username: str, password: Secret) -> str:
         """A verifier to store for ``username``."""
@@ -61,7 +62,7 @@ class Passwords:
             self._remembered.move_to_end(username)
             return True
         slow = user.verifier if user is not None and user.verifier.startswith("$argon2id$") else None
-        genuine = await self._on_pool(self._check, slow or self._dummy, password.reveal())
+        genuine = await self._check_once((username, mark), slow or self._dummy, password)
         if genuine and slow is not None and user is not None:
             self._remember(username, user.verifier, mark)
             return True
@@ -69,6 +70,15 @@ class Passwords:
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    async def _check_once(self, who: tuple[str, bytes], verifier: str, password: Secret) -> bool:
+        """A fleet that powers up with one shared password costs one verification, not one a device."""
+        running = self._under_way.get(who)
+        if running is None:
+            running = asyncio.ensure_future(self._on_pool(self._check, verifier, password.reveal()))
+            self._under_way[who] = running
+            running.add_done_callback(lambda _: self._under_way.pop(who, None))
+        return await asyncio.shield(running)
 
     def _check(self, verifier: str, password: str) -> bool:
         with contextlib.suppress(VerificationError, InvalidHashError, UnicodeEncodeError):

@@ -1,0 +1,155 @@
+"""Administration of accounts and of the users in them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from provisioner.model import names
+from provisioner.model.account import Account, CertificateMode, Coupling
+from provisioner.model.audit import AuditEvent
+from provisioner.model.draft import Fields, read_coupling
+from provisioner.model.effect import EffectVerb
+from provisioner.model.errors import Conflict, Duplicate, InvalidInput, NotFound, Problem
+from provisioner.model.ports import Delete, Noun, Page, Put, Unit
+from provisioner.model.request import ProvisionRequest
+from provisioner.model.user import AccountUser, ProvisionUser
+from provisioner.services.effects import Effects
+from provisioner.services.platform import Platform
+
+FIELDS = frozenset(("name", "broker", "broker_url", "coupling", "certificates", "enabled"))
+
+
+class Accounts:
+    """Verbs of the noun account. actor: ``admin:<name>``, for the audit."""
+
+    def __init__(self, platform: Platform, effects: Effects, *, reserved: frozenset[str]) -> None:
+        """reserved: names that no account may take: the provision account and the control prefix."""
+        self._platform, self._effects, self._reserved = platform, effects, reserved
+
+    async def create(self, actor: str, raw: Mapping[str, Any], *, dry_run: bool = False) -> Account:
+        """Raises InvalidInput with every problem, Duplicate when the name is taken."""
+        fields = Fields(raw, FIELDS)
+        name = fields.text("name", names.check_username, required=True) or ""
+        if name in self._reserved:
+            fields.problem("name", "is reserved for the platform", name)
+        broker = fields.text("broker", required=True) or ""
+        default_url = self._platform.broker_urls.get(broker)
+        url = fields.text("broker_url", names.check_endpoint, required=default_url is None) or default_url or ""
+        coupling, certificates = self._coupling(fields), self._certificates(fields)
+        if broker and broker not in self._platform.brokers:
+            fields.problem("broker", f"must be one of: {', '.join(sorted(self._platform.brokers))}", broker)
+        fields.finish()
+        account = Account(
+            id=name,
+            broker=broker,
+            broker_url=url,
+            coupling=coupling,
+            certificates=certificates,
+            created_at=self._platform.now(),
+        )
+        if await self._platform.store.get(Account, name):
+            raise Duplicate("account", "name", name)
+        await self._commit(actor, "account.create", account, [Put(account)], dry_run)
+        return account
+
+    async def update(self, actor: str, name: str, raw: Mapping[str, Any], *, dry_run: bool = False) -> Account:
+        """Fields that are not named stay as they are. Disabling cuts every device of the account."""
+        account = await self.show(name)
+        fields = Fields(raw, FIELDS - {"name", "broker"})
+        changed: dict[str, Any] = {}
+        readers: dict[str, Callable[[], Any]] = {
+            "broker_url": lambda: fields.text("broker_url", names.check_endpoint, required=True),
+            "coupling": lambda: self._coupling(fields),
+            "certificates": lambda: self._certificates(fields),
+            "enabled": lambda: fields.flag("enabled"),
+        }
+        changed = {key: read() for key, read in readers.items() if raw.get(key) is not None}
+        fields.finish()
+        updated = replace(account, **changed)
+        changes: list[Put | Delete] = [Put(updated)]
+        users = await self._users(name) if updated.enabled != account.enabled else []
+        changes += [await self._effects.plan(EffectVerb.APPLY, user) for user in users]
+        await self._commit(actor, "account.update", updated, changes, dry_run, fields=sorted(changed))
+        if not dry_run:
+            await self._effects.apply_all(user.id for user in users)
+        return updated
+
+    async def delete(self, actor: str, name: str, *, dry_run: bool = False) -> Account:
+        """Only an account without requests and users can go."""
+        account = await self.show(name)
+        for noun, what in ((ProvisionRequest, "requests"), (AccountUser, "users")):
+            if count := await self._platform.store.count(noun, where={"account": name}):
+                raise Conflict(f"account {name} still has {count} {what}; delete or revoke them first")
+        await self._commit(actor, "account.delete", account, [Delete(account)], dry_run)
+        return account
+
+    async def show(self, name: str) -> Account:
+        account = await self._platform.store.get(Account, name)
+        if account is None:
+            raise NotFound("account", name)
+        return account
+
+    async def page(self, *, after: str | None = None, limit: int = 100) -> Page[Account]:
+        return await self._platform.store.page(Account, after=after, limit=limit)
+
+    async def page_users(self, account: str, *, after: str | None = None, limit: int = 100) -> Page[Any]:
+        """Users of an account (EC-31), or of the provision account by its name (EC-11)."""
+        noun: type[Noun] = ProvisionUser if account in self._reserved else AccountUser
+        where = {} if noun is ProvisionUser else {"account": account}
+        if noun is AccountUser:
+            await self.show(account)
+        return await self._platform.store.page(noun, where=where, after=after, limit=limit)
+
+    async def show_user(self, account: str, username: str) -> ProvisionUser | AccountUser:
+        if account in self._reserved:
+            found: ProvisionUser | AccountUser | None = await self._platform.store.get(ProvisionUser, username)
+        else:
+            found = await self._platform.store.get(AccountUser, f"{account}/{username}")
+        if found is None:
+            raise NotFound("user", f"{account}/{username}")
+        return found
+
+    def _coupling(self, fields: Fields) -> Coupling:
+        coupling = read_coupling(fields, "coupling", Coupling.STRICT)
+        if coupling is Coupling.INHERITED:
+            fields.problem("coupling", "an account's own mode is LOOSE or STRICT", coupling)
+        return coupling
+
+    def _certificates(self, fields: Fields) -> CertificateMode:
+        value = fields.text("certificates") or CertificateMode.OFF
+        try:
+            return CertificateMode(value)
+        except ValueError:
+            fields.problem("certificates", f"must be one of: {', '.join(CertificateMode)}", value)
+            return CertificateMode.OFF
+
+    async def _users(self, name: str) -> list[AccountUser]:
+        users: list[AccountUser] = []
+        after: str | None = None
+        while True:
+            page = await self._platform.store.page(AccountUser, where={"account": name}, after=after, limit=1000)
+            users += page.items
+            if (after := page.after) is None:
+                return users
+
+    async def _commit(
+        self, actor: str, action: str, account: Account, changes: list[Put | Delete], dry_run: bool, **details: Any
+    ) -> None:
+        if dry_run:
+            return
+        event = AuditEvent(
+            at=self._platform.now(),
+            actor=actor,
+            action=action,
+            account=account.id,
+            subject=account.id,
+            details=details,
+        )
+        await self._platform.store.commit(Unit(changes=changes, audit=[event]))
+
+
+def require_account(account: Account | None, name: str) -> Account:
+    """The account, or InvalidInput that names the field: for records that are made in an account."""
+    if account is None:
+        raise InvalidInput([Problem("account", "must be the name of an existing account", f"{name!r}")])
+    return account

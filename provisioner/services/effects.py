@@ -1,0 +1,128 @@
+"""Effects: what a commit made necessary at an account broker is done, however often the process dies (D6)."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable
+
+from provisioner.model.account import Account
+from provisioner.model.effect import Effect, EffectVerb
+from provisioner.model.errors import Conflict, Unavailable
+from provisioner.model.ports import BrokerUser, Delete, Put, Unit
+from provisioner.model.request import ProvisionRequest
+from provisioner.model.user import AccountUser
+from provisioner.services import sealed
+from provisioner.services.crashpoints import reach
+from provisioner.services.platform import Platform
+
+log = logging.getLogger(__name__)
+
+PERIOD_S = 5.0
+
+
+class Effects:
+    """Applies effects at once after their commit, and those that a crash or a broker's absence left over."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._finishing: set[asyncio.Task[None]] = set()
+
+    async def plan(self, verb: EffectVerb, user: AccountUser) -> Put:
+        """The change that belongs into the same unit as what makes the effect necessary."""
+        former = await self._platform.store.get(Effect, user.id)
+        return Put(
+            Effect(
+                id=user.id,
+                verb=verb,
+                broker=user.broker,
+                account=user.account,
+                username=user.username,
+                created_at=self._platform.now(),
+                version=former.version if former else 0,
+            )
+        )
+
+    async def apply(self, id: str) -> None:
+        """Do the effect of that user now. Raises Unavailable when its broker cannot; it is tried again later."""
+        effect = await self._platform.store.get(Effect, id)
+        if effect is None:
+            return
+        broker = self._platform.broker(effect.broker)
+        user = await self._platform.store.get(AccountUser, id)
+        if user is None or effect.verb is EffectVerb.REMOVE:
+            await broker.remove_user(effect.account, effect.username)
+        else:
+            await broker.put_user(await self.broker_user(user))
+        # The answer need not wait for this: an effect that is still there is merely done twice.
+        task = asyncio.create_task(self._done(effect))
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
+
+    async def apply_all(self, ids: Iterable[str]) -> None:
+        """Do what can be done now; the rest is tried again by ``run``."""
+        for id in ids:
+            with contextlib.suppress(Unavailable):
+                await self.apply(id)
+
+    async def broker_user(self, user: AccountUser) -> BrokerUser:
+        """The user as its broker must know it, with the clear password as long as that exists."""
+        store = self._platform.store
+        account = await store.get(Account, user.account)
+        requests = await store.find(ProvisionRequest, "grant_user", user.id)
+        answer = sealed.unseal(self._platform.ring, requests[0]) if requests else None
+        return BrokerUser(
+            account=user.account,
+            username=user.username,
+            client_id=user.client_id,
+            verifier=user.verifier,
+            password=answer.delivery.password if answer and answer.delivery else None,
+            enabled=user.enabled and account is not None and account.enabled,
+            reserved=user.reserved,
+            coupling=user.coupling,
+        )
+
+    async def finish_left_over(self) -> int:
+        """Apply every effect that is still there; returns how many could not be."""
+        failed, after = 0, None
+        while True:
+            page = await self._platform.store.page(Effect, after=after, limit=500)
+            for effect in page.items:
+                try:
+                    await self.apply(effect.id)
+                except Unavailable as error:
+                    failed += 1
+                    log.warning("effect %s waits: %s", effect.id, error)
+            if (after := page.after) is None:
+                return failed
+
+    async def restore(self) -> int:
+        """Tell every broker of every user it must know; for brokers that forget when they stop."""
+        count, after = 0, None
+        while True:
+            page = await self._platform.store.page(AccountUser, after=after, limit=500)
+            for user in page.items:
+                if user.broker in self._platform.brokers:
+                    await self._platform.broker(user.broker).put_user(await self.broker_user(user))
+                    count += 1
+            if (after := page.after) is None:
+                return count
+
+    async def run(self) -> None:
+        """Finish what is left over, now and then; until cancelled."""
+        while True:
+            try:
+                await self.finish_left_over()
+            except Unavailable as error:
+                log.warning("effects wait: %s", error)
+            await asyncio.sleep(PERIOD_S)
+
+    async def settle(self) -> None:
+        """Wait for the bookkeeping of applied effects; at shutdown."""
+        await asyncio.gather(*self._finishing)
+
+    async def _done(self, effect: Effect) -> None:
+        reach("before_effect_done")
+        try:
+            await self._platform.store.commit(Unit(changes=[Delete(effect)]))
+        except (Conflict, Unavailable) as error:
+            log.debug("effect %s stays: %s", effect.id, type(error).__name__)

@@ -1,0 +1,217 @@
+"""One grant: the credentials of a device, fixed by one commit, then made true at its account broker (D6, D7)."""
+
+from dataclasses import replace
+
+from provisioner.authority.local_ca import DeviceCertificate, csr_key_digest
+from provisioner.model import device_config
+from provisioner.model.account import Account, CertificateMode
+from provisioner.model.audit import AuditEvent
+from provisioner.model.decision import Circumstances
+from provisioner.model.device import Device, DeviceConnection, DeviceMove, move
+from provisioner.model.effect import EffectVerb
+from provisioner.model.messages import Answer, Delivery, ProvisionMessage, Status
+from provisioner.model.ports import Put, Unit
+from provisioner.model.request import Grant, ProvisionRequest, RequestMove
+from provisioner.model.request import move as request_move
+from provisioner.model.secret import Secret
+from provisioner.model.user import AccountUser, account_user_id
+from provisioner.services import sealed
+from provisioner.services.crashpoints import reach
+from provisioner.services.effects import Effects
+from provisioner.services.platform import USER_PURPOSE, Platform
+from provisioner.vault import generate
+
+
+def username_of(request: ProvisionRequest) -> str:
+    """The account user's name, derived, so that doing it twice makes one user and not two."""
+    return f"dev-{request.id.removeprefix('req-')}-{request.arm}"
+
+
+class Granting:
+    """Commits grants and applies them."""
+
+    def __init__(self, platform: Platform, effects: Effects) -> None:
+        self._platform, self._effects = platform, effects
+
+    async def grant(
+        self,
+        address: str,
+        message: ProvisionMessage,
+        case: Circumstances,
+        former: Answer | None,
+    ) -> Answer:
+        """The answer to an authorised message. former: what was granted before and is not confirmed yet.
+
+        Raises InvalidInput for a CSR that cannot be certified, Conflict when a record moved on, Unavailable."""
+        request, account, device = case.request, case.account, case.device
+        answer, certificate = self._answer(message, request, account, device, former)
+        unit = await self._unit(address, message, request, account, device, answer, certificate)
+        reach("before_commit")
+        await self._platform.store.commit(unit)
+        reach("after_commit")
+        await self._effects.apply(account_user_id(account.id, username_of(request)))
+        reach("after_apply")
+        return answer
+
+    async def finish(self, request: ProvisionRequest) -> None:
+        """Make sure that what was granted is true at the broker, before it is said again."""
+        if request.grant is not None:
+            await self._effects.apply(account_user_id(request.account, request.grant.username))
+
+    def _answer(
+        self,
+        message: ProvisionMessage,
+        request: ProvisionRequest,
+        account: Account,
+        device: Device | None,
+        former: Answer | None,
+    ) -> tuple[Answer, DeviceCertificate | None]:
+        delivered = former.delivery if former else None
+        password = delivered.password if delivered else generate.password()
+        device_id = device.id if device else f"dev-{request.id.removeprefix('req-')}"
+        certificate = self._certificate(message, request, account, device_id)
+        repeated = delivered if certificate is None and self._certifies(message, account) else None
+        username, endpoint = username_of(request), request.endpoint or account.broker_url
+        generated = device_config.generated(endpoint, account.id, request.client_id, username, password)
+        delivery = Delivery(
+            device_id=device_id,
+            account=account.id,
+            broker_url=endpoint,
+            client_id=request.client_id,
+            username=username,
+            password=password,
+            configuration=device_config.merge(request.configuration, generated),
+            packages=request.packages,
+            certificate=certificate.certificate if certificate else (repeated.certificate if repeated else None),
+            ca=certificate.ca if certificate else (repeated.ca if repeated else None),
+            private_key=certificate.private_key if certificate else (repeated.private_key if repeated else None),
+            renew_after=certificate.renew_after if certificate else (repeated.renew_after if repeated else None),
+        )
+        now = self._platform.now()
+        answer = Answer(status=Status.PROVISIONED, message_id=message.message_id, server_time=now, delivery=delivery)
+        return answer, certificate
+
+    def _certifies(self, message: ProvisionMessage, account: Account) -> bool:
+        mode = account.certificates
+        return mode is CertificateMode.SERVER_KEY or (mode is CertificateMode.CSR and message.csr is not None)
+
+    def _certificate(
+        self, message: ProvisionMessage, request: ProvisionRequest, account: Account, device_id: str
+    ) -> DeviceCertificate | None:
+        """A new certificate, or None when the account uses none or the grant already has this key's."""
+        if not self._certifies(message, account):
+            return None
+        before = request.grant.csr_digest if request.grant and request.grant.sealed else None
+        if message.csr is not None:
+            if before == csr_key_digest(message.csr):
+                return None
+            return self._platform.authority.for_csr(message.csr, device_id, account.id, self._platform.now())
+        if before is not None:
+            return None
+        return self._platform.authority.with_new_key(device_id, account.id, self._platform.now())
+
+    async def _unit(
+        self,
+        address: str,
+        message: ProvisionMessage,
+        request: ProvisionRequest,
+        account: Account,
+        device: Device | None,
+        answer: Answer,
+        certificate: DeviceCertificate | None,
+    ) -> Unit:
+        """Request, device, account user, effect and audit row, in one commit (AZ-08)."""
+        delivery = answer.delivery
+        assert delivery is not None
+        granted = self._granted(message, request, answer, certificate)
+        user = await self._user(request, account, delivery.device_id, delivery.password)
+        effect = await self._effects.plan(EffectVerb.APPLY, user)
+        event = AuditEvent(
+            at=answer.server_time,
+            actor="device",
+            action="provision.regranted" if request.grant else "provision.granted",
+            account=account.id,
+            client_id=request.client_id,
+            username=user.username,
+            subject=request.id,
+            address=address,
+            details={"device": delivery.device_id, "attempt": granted.attempts, "dialect": message.dialect},
+        )
+        registered = self._device(message, granted, device, user)
+        return Unit(changes=[Put(granted), Put(registered), Put(user), effect], audit=[event])
+
+    def _granted(
+        self,
+        message: ProvisionMessage,
+        request: ProvisionRequest,
+        answer: Answer,
+        certificate: DeviceCertificate | None,
+    ) -> ProvisionRequest:
+        before, delivery = request.grant, answer.delivery
+        assert delivery is not None
+        kept = before.csr_digest if before and delivery.certificate else None
+        kept_serial = before.certificate_serial if before and delivery.certificate else None
+        grant = Grant(
+            message_id=message.message_id,
+            granted_at=answer.server_time,
+            device_id=delivery.device_id,
+            username=delivery.username,
+            sealed=sealed.seal(self._platform.ring, request.id, answer),
+            csr_digest=certificate.key_digest if certificate else kept,
+            certificate_serial=certificate.serial if certificate else kept_serial,
+        )
+        return replace(
+            request,
+            state=request_move(request.state, RequestMove.GRANT),
+            attempts=request.attempts + 1,
+            key_failures=0,
+            key_blocked_until=None,
+            grant=grant,
+        )
+
+    async def _user(self, request: ProvisionRequest, account: Account, device_id: str, password: Secret) -> AccountUser:
+        username = username_of(request)
+        id = account_user_id(account.id, username)
+        former = await self._platform.store.get(AccountUser, id)
+        return AccountUser(
+            id=id,
+            account=account.id,
+            username=username,
+            client_id=request.client_id,
+            broker=account.broker,
+            device_id=device_id,
+            verifier=self._platform.ring.verifier(password, USER_PURPOSE, id),
+            created_at=former.created_at if former else self._platform.now(),
+            reserved=request.reserve_user,
+            coupling=request.coupling.within(account.coupling),
+            version=former.version if former else 0,
+        )
+
+    def _device(
+        self, message: ProvisionMessage, granted: ProvisionRequest, former: Device | None, user: AccountUser
+    ) -> Device:
+        connection = DeviceConnection(
+            user=user.username,
+            coupling=granted.coupling,
+            reserved_user=user.username if user.reserved else None,
+        )
+        assert granted.grant is not None
+        if former is not None:
+            return replace(
+                former,
+                state=move(former.state, DeviceMove.PROVISION),
+                metadata={**former.metadata, **message.device},
+                request=granted.id,
+                connection=connection,
+                certificate_serial=granted.grant.certificate_serial,
+            )
+        return Device(
+            id=user.device_id,
+            account=user.account,
+            client_id=user.client_id,
+            created_at=self._platform.now(),
+            metadata=dict(message.device),
+            request=granted.id,
+            connection=connection,
+            certificate_serial=granted.grant.certificate_serial,
+        )

@@ -1,0 +1,43 @@
+"""What the services share: the ports, the vault, the policy and the clock. Built once, in ``app``."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from provisioner.authority.local_ca import LocalAuthority
+from provisioner.model.errors import Unavailable
+from provisioner.model.policy import Policy
+from provisioner.model.ports import AccountBroker, Dialect, Store
+from provisioner.services.journal import AuditTrail
+from provisioner.vault.keyring import KeyRing
+from provisioner.vault.passwords import Passwords
+
+KEY_PURPOSE = "activation key"
+USER_PURPOSE = "account user"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """now: the server's clock, UTC; the only clock that windows are decided by (F-32).
+
+    brokers: name -> account broker; broker_urls: name -> where devices reach it.
+    dialects: in the order in which they are asked.
+    """
+
+    store: Store
+    ring: KeyRing
+    passwords: Passwords
+    authority: LocalAuthority
+    brokers: Mapping[str, AccountBroker]
+    broker_urls: Mapping[str, str]
+    dialects: Sequence[Dialect]
+    policy: Policy
+    audit: AuditTrail
+    now: Callable[[], datetime]
+
+    def broker(self, name: str) -> AccountBroker:
+        """The account broker of that name; Unavailable when the configuration has none."""
+        try:
+            return self.brokers[name]
+        except KeyError:
+            raise Unavailable(f"no account broker {name!r} is configured") from None

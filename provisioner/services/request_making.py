@@ -1,0 +1,173 @@
+"""Making provision requests: one from a draft, or a file's rows, each applied or reported by its line."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from provisioner.model import device_config, draft, names
+from provisioner.model.account import Account
+from provisioner.model.audit import AuditEvent
+from provisioner.model.draft import RequestDraft
+from provisioner.model.errors import Conflict, Duplicate, FleetgateError, InvalidInput, Problem, Unavailable, shape
+from provisioner.model.ports import Put, Unit
+from provisioner.model.request import Approval, ProvisionRequest
+from provisioner.model.secret import Secret
+from provisioner.model.user import ProvisionUser
+from provisioner.services.accounts import require_account
+from provisioner.services.crashpoints import reach
+from provisioner.services.platform import KEY_PURPOSE, Platform
+from provisioner.vault import generate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A new request with the secrets that are shown this once. password: None when it was not generated here."""
+
+    request: ProvisionRequest
+    password: Secret | None = None
+    activation_key: Secret | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowResult:
+    """What became of one row. line: as people count, in the file. made or error, never both."""
+
+    line: int
+    made: Made | None = None
+    error: FleetgateError | None = None
+
+
+class RequestMaking:
+    """Checks what only the store can tell, then commits request, provision user and audit row together."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+
+    async def make(self, actor: str, wanted: RequestDraft, *, dry_run: bool = False) -> Made:
+        """Raises InvalidInput, Duplicate, Conflict or LimitReached; then nothing was stored."""
+        account = require_account(await self._platform.store.get(Account, wanted.account), wanted.account)
+        user, password = await self._user(wanted, account)
+        warnings = await self._check_client_id(wanted)
+        await self._check_shared(wanted, user)
+        warnings += tuple(
+            f"configuration: {path} is overridden by the gate"
+            for path in device_config.overridden(wanted.configuration)
+        )
+        key = generate.activation_key() if wanted.activation_key else None
+        request = self._request(actor, wanted, key)
+        if not dry_run:
+            reach("before_commit")
+            await self._platform.store.commit(self._unit(actor, request, user))
+            reach("after_request_create")
+        return Made(request=request, password=password, activation_key=key, warnings=warnings)
+
+    async def make_all(
+        self, actor: str, rows: Sequence[tuple[int, Mapping[str, Any]]], *, dry_run: bool = False
+    ) -> list[RowResult]:
+        """Each row by itself; a bad one stops no other. Unavailable stops the whole, and says so to every row left."""
+        results = []
+        seen: set[str] = set()
+        for line, raw in rows:
+            try:
+                wanted = draft.read_request(raw, self._platform.now())
+                made = await self.make(actor, wanted, dry_run=dry_run)
+                if dry_run and wanted.client_id in seen:
+                    raise Duplicate("request", "client_id", "an earlier row")
+                seen.add(wanted.client_id)
+                results.append(RowResult(line=line, made=made))
+            except Unavailable:
+                raise
+            except FleetgateError as error:
+                results.append(RowResult(line=line, error=error))
+        return results
+
+    async def _user(self, wanted: RequestDraft, account: Account) -> tuple[ProvisionUser, Secret | None]:
+        """The provision user, new or the account's own (EC-11, EC-12), and the password if it was generated."""
+        stored = await self._platform.store.get(ProvisionUser, wanted.username)
+        if stored is None:
+            password = wanted.password or generate.password()
+            verifier = await self._platform.passwords.verifier(wanted.username, password)
+            created = ProvisionUser(
+                id=wanted.username, account=account.id, verifier=verifier, created_at=self._platform.now()
+            )
+            return created, None if wanted.password else password
+        if stored.account != account.id:
+            raise Duplicate("account", "username", "username is unique across the platform")
+        if wanted.password is not None and not await self._platform.passwords.verify(
+            stored, wanted.password, wanted.username
+        ):
+            raise Conflict(
+                f"username {wanted.username} exists with another password; leave the password out to reuse it"
+            )
+        return stored, None
+
+    async def _check_client_id(self, wanted: RequestDraft) -> tuple[str, ...]:
+        """EC-07, EC-08, F-10; the unique index decides again at the commit."""
+        policy, store = self._platform.policy, self._platform.store
+        notes = tuple(f"client_id: {rule}" for rule in names.warn_client_id(wanted.client_id))
+        if notes and policy.strict_mqtt31:
+            rules = names.warn_client_id(wanted.client_id)
+            raise InvalidInput([Problem("client_id", rule, shape(wanted.client_id)) for rule in rules])
+        alike = await store.find(ProvisionRequest, "folded_client_id", names.case_folded(wanted.client_id))
+        for other in alike:
+            foreign = policy.client_id_scope == "account" and other.account != wanted.account
+            if not other.is_open or foreign:
+                continue
+            if other.client_id == wanted.client_id:
+                raise Duplicate("request", "client_id", other.id)
+            if policy.refuse_case_variants:
+                raise Conflict(f"client_id differs from that of {other.id} only in case or look-alike letters")
+            notes += (f"client_id: differs from that of {other.id} only in case or look-alike letters",)
+        return notes
+
+    async def _check_shared(self, wanted: RequestDraft, user: ProvisionUser) -> None:
+        """Shared credentials need a key on every request that they open (policy; F-22)."""
+        if not self._platform.policy.shared_credentials_require_key or user.version == 0:
+            return
+        same = await self._platform.store.find(ProvisionRequest, "username", wanted.username)
+        others = [other for other in same if other.is_open]
+        rule = "shared credentials require an activation key (shared_credentials_require_key)"
+        if others and not wanted.activation_key:
+            raise InvalidInput([Problem("activation_key", f"is required: {rule}", "no key wanted")])
+        keyless = next((other for other in others if other.key_verifier is None), None)
+        if keyless is not None:
+            raise Conflict(f"request {keyless.id} uses the same username without an activation key; {rule}")
+
+    def _request(self, actor: str, wanted: RequestDraft, key: Secret | None) -> ProvisionRequest:
+        id, now = generate.record_id("req"), self._platform.now()
+        scope = wanted.account if self._platform.policy.client_id_scope == "account" else ""
+        verifier = self._platform.ring.verifier(generate.normal_key(key), KEY_PURPOSE, id) if key else None
+        return ProvisionRequest(
+            id=id,
+            account=wanted.account,
+            client_id=wanted.client_id,
+            client_id_claim=f"{scope}/{wanted.client_id}",
+            username=wanted.username,
+            activates_on=wanted.activates_on or now,
+            expires_on=wanted.expires_on,
+            key_verifier=verifier,
+            endpoint=wanted.endpoint,
+            reserve_user=wanted.reserve_user,
+            coupling=wanted.coupling,
+            configuration=wanted.configuration,
+            packages=wanted.packages,
+            max_attempts=wanted.max_attempts,
+            approval=Approval.AWAITING if wanted.require_approval else Approval.NOT_REQUIRED,
+            created_at=now,
+            created_by=actor,
+        )
+
+    def _unit(self, actor: str, request: ProvisionRequest, user: ProvisionUser) -> Unit:
+        event = AuditEvent(
+            at=request.created_at,
+            actor=actor,
+            action="request.create",
+            account=request.account,
+            client_id=request.client_id,
+            username=request.username,
+            subject=request.id,
+            details={"activation_key": request.key_verifier is not None},
+        )
+        changes = [Put(request)] if user.version else [Put(user), Put(request)]
+        return Unit(changes=changes, audit=[event])
