@@ -29,7 +29,7 @@ def _check_packet_id(packet_id: int | None) -> None:
 
 
 def _check_topic(topic: str) -> None:
-    """[MQTT-3.3.2-2], [MQTT-4.7.1-1]: a topic name has no wildcard."""
+    """[MQTT-3.3.2-2], [MQTT-4.7.0-1]: a topic name has no wildcard."""
     if "#" in topic or "+" in topic:
         raise malformed("topic name holds a wildcard")
 
@@ -45,9 +45,9 @@ def _check_filter(topic_filter: str) -> None:
         raise malformed("topic filter has a misplaced wildcard")
 
 
-def _check_count(count: int) -> None:
+def _check_count(count: int, least: int = 1) -> None:
     """[MQTT-3.8.3-2], [MQTT-3.10.3-2]: at least one entry; the upper bound is ours."""
-    if not count:
+    if count < least:
         raise protocol_error("packet lists no topic filter")
     if count > FILTERS_PER_PACKET_MAX:
         raise ProtocolViolation(ReasonCode.QUOTA_EXCEEDED, "packet lists too many topic filters")
@@ -233,6 +233,7 @@ class UnsubAck:
 
     def __post_init__(self) -> None:
         _check_packet_id(self.packet_id)
+        _check_count(len(self.codes), least=0)
 
 
 @dataclass(frozen=True, slots=True)

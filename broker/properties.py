@@ -3,6 +3,7 @@
 A property that is absent is None (or an empty tuple). MQTT 3.1.1 packets have NO_PROPERTIES.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -23,6 +24,8 @@ SUBSCRIBE: Final = 8
 SUBACK: Final = 9
 UNSUBSCRIBE: Final = 10
 UNSUBACK: Final = 11
+PINGREQ: Final = 12
+PINGRESP: Final = 13
 DISCONNECT: Final = 14
 AUTH: Final = 15
 
@@ -30,7 +33,7 @@ AUTH: Final = 15
 REPEATS_MAX: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Properties:
     """The properties of one packet. Raises ProtocolViolation on a value that no packet may carry."""
 
@@ -80,6 +83,16 @@ class Properties:
             raise protocol_error("authentication data without a method")
         if max(len(self.user_properties), len(self.subscription_identifiers)) > REPEATS_MAX:
             raise ProtocolViolation(ReasonCode.QUOTA_EXCEEDED, "packet repeats a property too often")
+
+    def __bool__(self) -> bool:
+        """True when at least one property is given."""
+        return self is not NO_PROPERTIES and self != NO_PROPERTIES
+
+    def __repr__(self) -> str:
+        # Only what is given, and of what may be secret only that it is given.
+        given = (entry for entry in dataclasses.fields(self) if getattr(self, entry.name) != entry.default)
+        shown = (f"{one.name}={getattr(self, one.name)!r}" if one.repr else f"{one.name}=..." for one in given)
+        return f"Properties({', '.join(shown)})"
 
 
 NO_PROPERTIES: Final = Properties()
@@ -192,7 +205,7 @@ def _collect(values: dict[str, Any], name: str, value: Any, carrier: int) -> Non
 
 def write_properties(properties: Properties, carrier: int) -> bytes:
     """Property length and properties; ProtocolViolation when the packet may not carry one of them."""
-    if properties is NO_PROPERTIES or properties == NO_PROPERTIES:
+    if not properties:
         return b"\0"
     if carrier == SUBSCRIBE and len(properties.subscription_identifiers) > 1:
         raise protocol_error("property is given twice")

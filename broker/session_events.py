@@ -76,7 +76,9 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class PeerDisconnected:
-    """The peer is gone: by DISCONNECT (`graceful`), or the transport ended without one."""
+    """The peer is gone. `graceful`: it said DISCONNECT with reason code 0. Otherwise another broker would publish its
+    Will: the transport ended without DISCONNECT, or an MQTT 5 client gave another code [3.14.2.1].
+    """
 
     graceful: bool
 
