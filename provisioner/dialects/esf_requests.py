@@ -151,6 +151,11 @@ class Dialogue:
         return self.state is not DialogueState.RUNNING
 
     @property
+    def taken(self) -> bool:
+        """True when the gateway answered every request with 200 and reported every package installed."""
+        return self.state is DialogueState.DONE
+
+    @property
     def failure(self) -> str | None:
         """None, or the step and why it failed, with the gateway's own words cut to MESSAGE_CHARACTERS_MAX."""
         return self._failure

@@ -1,4 +1,4 @@
-"""Messages captured from real gateways; they are not part of this repository, and a test says so when they are absent."""
+"""Messages captured from real gateways, which are not part of this repository; a test says so when they are absent."""
 
 import os
 from pathlib import Path

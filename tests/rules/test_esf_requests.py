@@ -122,9 +122,9 @@ def test_steps_run_keys_then_packages_then_configuration() -> None:
     assert asked(list(flow.receive(INSTALL, notify(1, "install", "COMPLETED"), 3))).text("dp.name") == "heater"
     assert flow.receive(reply_topic("DEPLOY-V2", 2), OK, 4) == []
     assert topics(list(flow.receive(INSTALL, notify(2, "install", "COMPLETED"), 5))) == [CONF]
-    assert not flow.done and flow.installed == ("pump", "heater")
+    assert not flow.done and not flow.taken and flow.installed == ("pump", "heater")
     assert flow.receive(reply_topic("CONF-V1", 3), OK, 6) == []
-    assert flow.done and flow.failure is None and flow.deadline() is None
+    assert flow.done and flow.taken and flow.failure is None and flow.deadline() is None
 
 
 def test_a_dialogue_with_nothing_to_ask_is_done() -> None:
@@ -279,7 +279,7 @@ def test_a_refusal_ends_the_dialogue_with_the_words_of_the_gateway(reply: bytes,
     flow = dialogue(KEYS, CONFIGURATION)
     flow.start(0)
     assert flow.receive(reply_topic("KEYS-V2", 0), reply, 0) == []
-    assert flow.state is DialogueState.FAILED and flow.done and flow.deadline() is None
+    assert flow.state is DialogueState.FAILED and flow.done and not flow.taken and flow.deadline() is None
     code = decode(reply).integer("response.code")
     assert flow.failure == f"KEYS-V2/POST/keystores/entries/certificate: refused with {code}: {words}"
 
