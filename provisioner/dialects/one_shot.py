@@ -9,11 +9,16 @@ class OneShot:
     """Says its messages at the start and is done."""
 
     done = True
-    failure: str | None = None
+    taken = False
     installed: Sequence[str] = ()
 
-    def __init__(self, *messages: Outgoing) -> None:
-        self._messages = messages
+    def __init__(self, *messages: Outgoing, failure: str | None = None) -> None:
+        """failure: why what was granted cannot be put into this dialect's words."""
+        self._messages, self._failure = messages, failure
+
+    @property
+    def failure(self) -> str | None:
+        return self._failure
 
     def start(self, now_s: float) -> Sequence[Outgoing]:
         return self._messages

@@ -73,7 +73,6 @@ class Device:
     state: DeviceState = DeviceState.PROVISIONED
     metadata: Mapping[str, object] = field(default_factory=dict)
     certificate_serial: str | None = None
-    installed: tuple[str, ...] = ()
     version: int = 0
 
     def unique(self) -> dict[str, str]:

@@ -189,7 +189,12 @@ class Exchange(Protocol):
         """Topics on which the device may publish just now because it was asked to."""
 
     @property
-    def done(self) -> bool: ...
+    def done(self) -> bool:
+        """Nothing more will be sent."""
+
+    @property
+    def taken(self) -> bool:
+        """The device is known to have taken everything; False where its own acknowledgement says so."""
 
     @property
     def failure(self) -> str | None:

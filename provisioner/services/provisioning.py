@@ -38,9 +38,10 @@ class Provisioning:
         self._platform = platform
         self._granting = Granting(platform, effects)
 
-    async def handle(self, asker: Asker, message: ProvisionMessage) -> Answer:
+    async def handle(self, asker: Asker, message: ProvisionMessage) -> Answer | None:
         """The answer to one provision message; never raises for anything that a device can cause.
 
+        None: a BIRTH of a gateway whose request wants an activation key, which its PROV message will bring.
         When the answer is ``provisioned``, it is durable and the account user exists."""
         try:
             for _ in range(_TRIES):
@@ -52,11 +53,13 @@ class Provisioning:
             return self._busy(asker, message, error)
         return self._busy(asker, message, None)
 
-    async def _try(self, asker: Asker, message: ProvisionMessage) -> Answer:
+    async def _try(self, asker: Asker, message: ProvisionMessage) -> Answer | None:
         request = await self._platform.store.get(ProvisionRequest, asker.request)
         if request is None:
             gone = Refusal(status=Status.REFUSED, reason="deleted", detail="the request was deleted")
             return self._refuse(asker, message, gone, None)
+        if message.by_birth and request.key_verifier is not None:
+            return None
         case = await circumstances(
             self._platform,
             request,

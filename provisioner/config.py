@@ -1,0 +1,158 @@
+"""Settings of an installation: one YAML file, environment variables over it, every value checked by name.
+
+``FLEETGATE__GATE__MAX_CONNECTIONS=500`` overrides ``gate: {max_connections: ...}``. Relative paths are
+relative to the folder of the file.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from provisioner.dialects.esf import EsfSettings
+from provisioner.model.errors import InvalidInput, Problem, shape
+from provisioner.model.policy import Policy
+
+ENVIRONMENT_PREFIX = "FLEETGATE__"
+FILE_NAME = "fleetgate.yaml"
+FILE_BYTES_MAX = 1_048_576
+
+Port = Field(ge=0, le=65_535)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TlsFiles(_Part):
+    """PEM files of a listener's certificate chain and key."""
+
+    certificate: Path = Path("tls/server.pem")
+    key: Path = Path("tls/server.key")
+
+
+class ListenerSettings(_Part):
+    """One listener. ``kind`` is mqtt or websocket; without ``tls`` it is plain. Port 0 takes a free one."""
+
+    kind: Literal["mqtt", "websocket"] = "mqtt"
+    host: str = "0.0.0.0"
+    port: int = Port
+    tls: bool = True
+
+
+class GateSettings(_Part):
+    """The provision broker. Plain listeners are off unless listed (EC-37)."""
+
+    listeners: tuple[ListenerSettings, ...] = (ListenerSettings(port=8883),)
+    tls: TlsFiles = TlsFiles()
+    limits: Mapping[str, float] = Field(default_factory=dict)
+    drain_s: float = Field(default=10.0, ge=0, le=600)
+
+
+class AdminSettings(_Part):
+    """The administrators' listener and their names with the digests of their credentials."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8885, ge=0, le=65_535)
+    tls: bool = False
+    credentials: Path = Path("admins.json")
+
+
+class EmbeddedBrokerSettings(_Part):
+    """An account broker inside the service, for evaluation; loopback only."""
+
+    name: str = "embedded"
+    kind: Literal["embedded"] = "embedded"
+    host: str = "127.0.0.1"
+    port: int = Field(default=8884, ge=0, le=65_535)
+    tls: bool = True
+    url_host: str = "localhost"
+
+
+class StoreSettings(_Part):
+    """tinydb: a folder of files; up to ``requests_max`` requests."""
+
+    kind: Literal["tinydb"] = "tinydb"
+    path: Path = Path("data")
+    requests_max: int = Field(default=10_000, ge=1, le=10_000)
+
+
+class AuthoritySettings(_Part):
+    certificate: Path = Path("ca/ca.pem")
+    key: Path = Path("ca/ca.key")
+
+
+class Settings(_Part):
+    """The whole file. ``policy`` and ``esf`` take the fields of ``Policy`` and ``EsfSettings``."""
+
+    gate: GateSettings = GateSettings()
+    admin: AdminSettings = AdminSettings()
+    store: StoreSettings = StoreSettings()
+    account_brokers: tuple[EmbeddedBrokerSettings, ...] = (EmbeddedBrokerSettings(),)
+    authority: AuthoritySettings = AuthoritySettings()
+    key_ring: Path = Path("keys/ring.json")
+    policy: Policy = Policy()
+    esf: EsfSettings = EsfSettings()
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("account_brokers")
+    @classmethod
+    def _names_differ(cls, brokers: tuple[EmbeddedBrokerSettings, ...]) -> tuple[EmbeddedBrokerSettings, ...]:
+        if len({broker.name for broker in brokers}) != len(brokers):
+            raise ValueError("account brokers need different names")
+        return brokers
+
+
+def read(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings in ``path``, the environment over them. Raises InvalidInput naming each field and rule."""
+    values = _load(path)
+    for name, text in (os.environ if environment is None else environment).items():
+        if name.startswith(ENVIRONMENT_PREFIX):
+            _override(values, name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), text)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        # The input is left out: a misplaced secret must not come back in a message.
+        raise InvalidInput(
+            Problem(".".join(map(str, e["loc"])) or "file", e["msg"], shape(e["input"]))
+            for e in error.errors(include_url=False, include_context=False)
+        ) from None
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of the file."""
+    return Settings.model_json_schema()
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        rule = "does not exist; make an installation with `fleetgate init`"
+        raise InvalidInput([Problem(str(path), rule, "nothing")]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput([Problem(str(path), "must be a readable UTF-8 file", type(error).__name__)]) from None
+    if len(text) > FILE_BYTES_MAX:
+        raise InvalidInput([Problem(str(path), f"must be at most {FILE_BYTES_MAX:,} bytes", shape(text))])
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}" if mark else "the file"
+        raise InvalidInput([Problem(str(path), f"must be YAML: {where} is not", "something else")]) from None
+    if values is not None and not isinstance(values, dict):
+        raise InvalidInput([Problem(str(path), "must hold a mapping of settings", shape(values))])
+    return values or {}
+
+
+def _override(values: dict[str, Any], path: list[str], text: str) -> None:
+    for name in path[:-1]:
+        below = values.setdefault(name, {})
+        if not isinstance(below, dict):
+            rule = "an environment variable can only override plain settings"
+            raise InvalidInput([Problem(".".join(path), rule, shape(below))])
+        values = below
+    values[path[-1]] = yaml.safe_load(text)
