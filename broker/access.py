@@ -34,6 +34,7 @@ class Close(StrEnum):
     FINISHED = "finished"  # ``Connection.finish`` and the grace was over
     TAKEN_OVER = "taken_over"
     KEEP_ALIVE = "keep_alive"
+    IDLE = "idle"
     VIOLATION = "violation"
     REVOKED = "revoked"
     ADMINISTRATIVE = "administrative"
@@ -100,8 +101,8 @@ class Denial:
 class Incident:
     """Something was refused or cut. ``count`` > 1: that many like it were summed up into one.
 
-    action: connect.refused, connect.timeout, subscribe.refused, publish.refused, packet.violation, flood,
-    connection.taken_over or application.failed.
+    action: connect.refused, connect.timeout, subscribe.refused, publish.refused, answer.refused, packet.violation,
+    flood, connection.taken_over or application.failed.
     """
 
     action: str
@@ -211,6 +212,19 @@ def may_subscribe(rights: Rights, topic_filter: str) -> bool:
 def may_will(rights: Rights, topic: str, retain: bool) -> bool:
     """F-01: a Will is accepted on the connection's own topic only, and delivered to nobody even then."""
     return not retain and topic in rights.wills
+
+
+def covers(topic_filter: str, topic: str) -> bool:
+    """A message on ``topic`` goes to a subscription of ``topic_filter`` (section 4.7)."""
+    if "#" not in topic_filter and "+" not in topic_filter:
+        return topic_filter == topic
+    if topic.startswith("$") and topic_filter[0] in "#+":
+        return False  # [MQTT-4.7.2-1]
+    wanted, levels = topic_filter.split("/"), topic.split("/")
+    if wanted[-1] == "#":
+        wanted.pop()  # covers its parent level as well (section 4.7.1.2)
+        levels = levels[: len(wanted)]
+    return len(wanted) == len(levels) and all(one in ("+", level) for one, level in zip(wanted, levels, strict=True))
 
 
 def _credential_faults(login: Login) -> Iterator[str]:

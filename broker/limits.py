@@ -7,6 +7,7 @@ one username, is never slowed down by its own successes (F-19). Every table forg
 import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TypeVar
 
 from broker.access import Denial, DenialKind
@@ -239,32 +240,46 @@ class LoginLimits:
         _remember(self._strikes, key, strikes, self._limits.tracked_max)
 
 
+class Standing(Enum):
+    """What a socket counts as."""
+
+    STRANGER = "stranger"
+    ADMITTED = "admitted"
+    TURNED_AWAY = "turned_away"
+
+
 class Doorway:
     """Counts the sockets and says whether there is room for one more."""
 
-    __slots__ = ("_accepts", "_limits", "admitted", "strangers", "turned_away")
+    __slots__ = ("_accepts", "_limits", "counts")
 
     def __init__(self, limits: GateLimits, now: float) -> None:
         self._limits = limits
         self._accepts = TokenBucket(limits.accepts_burst, limits.accepts_per_s, now)
-        self.admitted = 0
-        self.strangers = 0
-        self.turned_away = 0
+        self.counts = dict.fromkeys(Standing, 0)
 
     def shortage(self, now: float) -> str | None:
         """None when a new socket may come in as a stranger, else the reason why not."""
+        strangers = self.counts[Standing.STRANGER]
         if not self._accepts.take(now):
             return "accept_rate"
-        if self.admitted + self.strangers >= self._limits.connections_max:
+        if self.counts[Standing.ADMITTED] + strangers >= self._limits.connections_max:
             return "connections_max"
-        if self.strangers >= self._limits.unauthenticated_max:
+        if strangers >= self._limits.unauthenticated_max:
             return "unauthenticated_max"
         return None
 
     @property
     def can_answer_more(self) -> bool:
         """There is room to tell one more that there is no room."""
-        return self.turned_away < self._limits.turned_away_max
+        return self.counts[Standing.TURNED_AWAY] < self._limits.turned_away_max
+
+    def move(self, before: Standing | None, after: Standing | None) -> None:
+        """None: not in the building."""
+        if before is not None:
+            self.counts[before] -= 1
+        if after is not None:
+            self.counts[after] += 1
 
 
 def site_of(address: str) -> str:

@@ -52,7 +52,7 @@ class Roster(Generic[Member]):
         return ()
 
     def claim(self, identity: str, member: Member, now: float) -> tuple[Member, ...]:
-        """The member has something to say: name the older ones, which it displaces by that; nobody while one is engaged."""
+        """The member has something to say: name the older ones, which it displaces by that (none if one is engaged)."""
         group = self._groups.get(identity)
         if group is None or len(group.members) == 1 or member not in group.members:
             return ()
