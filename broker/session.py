@@ -276,7 +276,7 @@ class Session:
 
     def publish(self, topic: str, payload: bytes, now: float) -> int:
         """Send with QoS 1, at once or when earlier messages are acknowledged; Acknowledged will name the returned
-        packet id. Raises OutboundFull or MessageTooLarge.
+        packet id. Raises OutboundFull or MessageTooLarge, and ValueError on a topic that is empty or has a wildcard.
         """
         moved(self._state, Move.TALK)
         packet_id = self._outbox.free_packet_id()
