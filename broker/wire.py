@@ -1,7 +1,7 @@
 """One accepted socket on the event loop: bytes through its layers, back-pressure, and an end that the peer can read."""
 
 import asyncio
-from typing import Protocol
+from typing import Protocol, cast
 
 from broker.layers import LayerBroken, Stack
 
@@ -86,9 +86,9 @@ class Wire(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
+        # A cast, since the transports of uvloop are no subclasses.
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
         peer = transport.get_extra_info("peername")
         if self._owner is not None:
             self._owner.wire_up(peer[0] if peer else "")
