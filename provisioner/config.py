@@ -37,6 +37,7 @@ class TlsFiles(_Part):
 class ListenerSettings(_Part):
     """One listener. ``kind`` is mqtt or websocket; without ``tls`` it is plain. Port 0 takes a free one."""
 
+    name: str = ""
     kind: Literal["mqtt", "websocket"] = "mqtt"
     host: str = "0.0.0.0"
     port: int = Port
@@ -97,6 +98,14 @@ class Settings(_Part):
     policy: Policy = Policy()
     esf: EsfSettings = EsfSettings()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("gate")
+    @classmethod
+    def _listeners_differ(cls, gate: GateSettings) -> GateSettings:
+        names = [each.name for each in gate.listeners if each.name]
+        if not gate.listeners or len(set(names)) != len(names):
+            raise ValueError("listeners: at least one, and with different names")
+        return gate
 
     @field_validator("account_brokers")
     @classmethod

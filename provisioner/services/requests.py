@@ -33,7 +33,7 @@ class Requests:
     """Verbs of the noun request. actor: ``admin:<name>``, for the audit. cut: closes the connection of a request
     at the gate, if there is one (F-08)."""
 
-    def __init__(self, platform: Platform, effects: Effects, cut: Callable[[str], None]) -> None:
+    def __init__(self, platform: Platform, effects: Effects, cut: Callable[[str], object]) -> None:
         self._platform, self._effects, self._cut = platform, effects, cut
         self._making = RequestMaking(platform)
 

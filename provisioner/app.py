@@ -1,0 +1,242 @@
+"""The one place that builds: from settings to a running service, read from top to bottom in one go."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from broker.embedded import EmbeddedBroker
+from broker.gate import Gate
+from broker.limits import GateLimits
+from broker.listener import Listener
+from broker.session_settings import SessionSettings
+from broker.tls import TlsFiles
+from provisioner.account_brokers.embedded import EmbeddedAccountBroker
+from provisioner.authority.local_ca import LocalAuthority
+from provisioner.config import EmbeddedBrokerSettings, GateSettings, Settings
+from provisioner.dialects.esf import Esf
+from provisioner.dialects.json_v1 import JsonV1
+from provisioner.doors.control import Control
+from provisioner.fronts import AdminFront, ProvisionFront
+from provisioner.model.errors import InvalidInput, Problem
+from provisioner.model.ports import AccountBroker
+from provisioner.model.secret import Secret
+from provisioner.services.accounts import Accounts
+from provisioner.services.clockwatch import watch_clock
+from provisioner.services.confirmation import Confirmation
+from provisioner.services.devices import Devices
+from provisioner.services.effects import Effects
+from provisioner.services.journal import AuditTrail
+from provisioner.services.platform import USER_PURPOSE, Platform
+from provisioner.services.provisioning import Provisioning
+from provisioner.services.requests import Requests
+from provisioner.store.tinydb_store import TinyDbStore
+from provisioner.vault.keyring import KeyRing
+from provisioner.vault.passwords import Passwords
+
+log = logging.getLogger(__name__)
+
+# An import travels in chunks and a listing in pages; both stay below these.
+ADMIN_SESSION = SessionSettings(packet_bytes_max=4_194_304, unacknowledged_bytes_max=8_388_608)
+
+
+def utc_now() -> datetime:
+    """The server's clock."""
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Service:
+    """A running installation. ``ports``: listener name -> port, for those who asked for a free one."""
+
+    settings: Settings
+    platform: Platform
+    gate: Gate
+    admin_gate: Gate
+    effects: Effects
+    confirmation: Confirmation
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _started_s: float = field(default_factory=time.monotonic)
+
+    async def start(self) -> None:
+        """Finish what a crash left, then open the doors."""
+        for broker in self.platform.brokers.values():
+            await broker.start(self.confirmation.seen)
+        restored = await self.effects.restore()
+        left = await self.effects.finish_left_over()
+        log.info("restored %d account users, %d effects wait", restored, left)
+        for name, work in (
+            ("audit", self.platform.audit.run()),
+            ("effects", self.effects.run()),
+            ("confirmation", self.confirmation.run()),
+            ("clock", watch_clock(self.platform)),
+        ):
+            self._tasks.append(asyncio.create_task(work, name=name))
+        await self.gate.start()
+        await self.admin_gate.start()
+
+    async def stop(self) -> None:
+        """Let answers that are being delivered finish, then close everything."""
+        await asyncio.gather(self.gate.drain(self.settings.gate.drain_s), self.admin_gate.drain(1.0))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.effects.settle()
+        await self.platform.audit.flush(close_windows=True)
+        for broker in self.platform.brokers.values():
+            await broker.stop()
+        await self.platform.store.close()
+        self.platform.passwords.close()
+
+    def failed(self) -> BaseException | None:
+        """What ended a background task that should never end, if anything did."""
+        for task in self._tasks:
+            if task.done() and not task.cancelled():
+                return task.exception() or RuntimeError(f"task {task.get_name()} ended")
+        return None
+
+    def status(self) -> Mapping[str, Any]:
+        """What ``fleetgate status`` shows beside the store's own figures."""
+        return {
+            "uptime_s": round(time.monotonic() - self._started_s),
+            "gate_ports": dict(self.gate.ports),
+            "admin_port": self.admin_gate.ports.get("admin"),
+            "connections": len(self.gate.connections()),
+            "account_brokers": sorted(self.platform.brokers),
+        }
+
+
+async def build(settings: Settings, base: Path) -> Service:
+    """Open everything that the settings name, relative to ``base``. Raises InvalidInput or Unavailable."""
+    ring = KeyRing.read(base / settings.key_ring)
+    store = await TinyDbStore.open(base / settings.store.path, requests_max=settings.store.requests_max)
+    context = _server_context(base, settings.gate)
+    embedded = {each.name: _embedded(each, context, ring) for each in settings.account_brokers}
+    brokers: dict[str, AccountBroker] = dict(embedded)
+    platform = Platform(
+        store=store,
+        ring=ring,
+        passwords=Passwords(ring),
+        authority=LocalAuthority.read(base / settings.authority.certificate, base / settings.authority.key),
+        brokers=brokers,
+        broker_urls={each.name: _url(each) for each in settings.account_brokers},
+        dialects=(JsonV1(), Esf(settings.esf)),
+        policy=settings.policy,
+        audit=AuditTrail(store, utc_now, time.monotonic),
+        now=utc_now,
+    )
+    return _assemble(settings, base, platform)
+
+
+def _assemble(settings: Settings, base: Path, platform: Platform) -> Service:
+    effects = Effects(platform)
+    gate = Gate(
+        ProvisionFront(platform, Provisioning(platform, effects)),
+        _listeners(base, settings.gate),
+        _limits(settings.gate.limits),
+    )
+    reserved = frozenset((settings.esf.provision_account, settings.esf.control_prefix.strip("$")))
+    service_status: dict[str, Service] = {}
+    control = Control(
+        platform=platform,
+        accounts=Accounts(platform, effects, reserved=reserved),
+        requests=Requests(platform, effects, gate.kick),
+        devices=Devices(platform, effects),
+        status=lambda: service_status["service"].status(),
+    )
+    admins = json.loads((base / settings.admin.credentials).read_text("utf-8"))
+    admin_gate = Gate(
+        AdminFront(platform, control, admins, platform.ring),
+        [_admin_listener(base, settings)],
+        GateLimits(session=ADMIN_SESSION),
+    )
+    service = Service(settings, platform, gate, admin_gate, effects, Confirmation(platform, effects))
+    service_status["service"] = service
+    return service
+
+
+def _embedded(settings: EmbeddedBrokerSettings, context: ssl.SSLContext, ring: KeyRing) -> EmbeddedAccountBroker:
+    server: Any = EmbeddedBroker(settings.host, settings.port, context if settings.tls else None)
+
+    def verify(verifier: str | None, password: Secret, user_id: str) -> bool:
+        return ring.verify(verifier, password, USER_PURPOSE, user_id)
+
+    return EmbeddedAccountBroker(settings.name, server, verify)
+
+
+def _url(settings: EmbeddedBrokerSettings) -> str:
+    return f"{'mqtts' if settings.tls else 'mqtt'}://{settings.url_host}:{settings.port}"
+
+
+def _listeners(base: Path, settings: GateSettings) -> list[Listener]:
+    files = _files(base, settings)
+    return [
+        Listener(
+            name=each.name or f"{each.kind}{'s' if each.tls else ''}-{each.port}",
+            host=each.host,
+            port=each.port,
+            tls=files if each.tls else None,
+            websocket=each.kind == "websocket",
+        )
+        for each in settings.listeners
+    ]
+
+
+def _admin_listener(base: Path, settings: Settings) -> Listener:
+    files = _files(base, settings.gate) if settings.admin.tls else None
+    return Listener(name="admin", host=settings.admin.host, port=settings.admin.port, tls=files)
+
+
+def _files(base: Path, settings: GateSettings) -> TlsFiles:
+    return TlsFiles(base / settings.tls.certificate, base / settings.tls.key)
+
+
+def _server_context(base: Path, settings: GateSettings) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(base / settings.tls.certificate, base / settings.tls.key)
+    return context
+
+
+def _limits(given: Mapping[str, float]) -> GateLimits:
+    known = {f.name: f.type for f in fields(GateLimits) if f.name != "session"}
+    unknown = given.keys() - known.keys()
+    if unknown:
+        name = sorted(unknown)[0]
+        raise InvalidInput(
+            [Problem(f"gate.limits.{name}", f"is not a limit; known are {', '.join(sorted(known))}", "a name")]
+        )
+    whole = {name: int(value) if known[name] is int else value for name, value in given.items()}
+    try:
+        return GateLimits(**whole)  # type: ignore[arg-type]  # names and kinds were checked just above
+    except ValueError as error:
+        raise InvalidInput([Problem("gate.limits", str(error), "a number outside")]) from None
+
+
+async def serve(settings: Settings, base: Path, *, ready: Any = None) -> None:
+    """Run until SIGTERM or SIGINT. SIGHUP takes renewed TLS files. ready: called once the doors are open."""
+    service = await build(settings, base)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, service.gate.reload_tls)
+    try:
+        await service.start()
+        if ready is not None:
+            ready(service)
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 1.0)
+            if (error := service.failed()) is not None:
+                raise error
+    finally:
+        await service.stop()
