@@ -102,6 +102,8 @@ FORBIDDEN: list[tuple[Version, str, int, str]] = [
     (V311, "e0 01 00", 0x81, "3.1.1 DISCONNECT with a body"),
     (V311, "40 03 0001 00", 0x81, "3.1.1 PUBACK with a reason code"),
     (V5, "40 03 0001 01", 0x82, "reason code of another packet [MQTT-3.4.2-1]"),
+    (V5, "40 05 0001 00 00 00", 0x81, "bytes behind the properties"),
+    (V5, "30 05 0001 61 8000", 0x81, "property length longer than needed [MQTT-1.5.5-1]"),
     (V5, "40 04 0001 00 7f", 0x81, "properties longer than the packet"),
     (V5, "e0 02 00 80", 0x81, "property length without an end"),
     (V5, "e0 04 00 02 1f 00", 0x81, "truncated property"),

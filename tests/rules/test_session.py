@@ -290,6 +290,28 @@ def test_disconnect_by_the_owner() -> None:
     assert all(peer.session.should_close for peer in (new, old, early))
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [Properties(request_problem_information=False), Properties(maximum_packet_size_bytes=8)],
+    ids=["unwanted", "too long"],
+)
+def test_disconnect_leaves_out_a_reason_string(asked: Properties) -> None:
+    """MQTT 5: the bare code is left when the words are not wanted, or make the packet too large [MQTT-3.14.2-3]."""
+    peer = opened(V5, Connect("dev", properties=asked))
+    peer.session.disconnect(ReasonCode.SESSION_TAKEN_OVER, "newer connection")
+    assert peer.session.take_output() == bytes.fromhex("e0 01 8e")
+
+
+def test_a_violation_that_disconnect_cannot_name_is_a_protocol_error() -> None:
+    """A second CONNECT of an unknown level is 0x84, which MQTT 5 has for CONNACK only: DISCONNECT says 0x82."""
+    peer = opened(V5)
+    raw = bytes.fromhex("10 0c 0004 4d515454 06 02 000a 0000")
+    assert _codes(peer.session.receive(raw, peer.now)) == [ReasonCode.UNSUPPORTED_PROTOCOL_VERSION]
+    (answer,) = peer.answers()
+    assert isinstance(answer, Disconnect)
+    assert answer.code == ReasonCode.PROTOCOL_ERROR
+
+
 def test_a_peer_that_asks_for_its_will_did_not_leave_gracefully() -> None:
     """MQTT 5 DISCONNECT 0x04 and a lost transport are what another broker publishes the Will for."""
     assert opened(V5).send(Disconnect(ReasonCode.DISCONNECT_WITH_WILL)) == [PeerDisconnected(graceful=False)]

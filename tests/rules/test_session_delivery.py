@@ -72,6 +72,8 @@ def test_a_packet_identifier_in_use_cannot_be_taken(version: Version) -> None:
     ]  # fmt: skip
     if version == V5:
         pairs.append((publish, Publish("a", b"", 1, dup=True, packet_id=4)))
+    else:
+        pairs.append((publish, Publish("a", b"", 2, dup=True, packet_id=4)))
     for first, second in pairs:
         peer = opened(version)
         assert _codes(peer.send(first, second)) == [ReasonCode.PROTOCOL_ERROR]

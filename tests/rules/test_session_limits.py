@@ -19,6 +19,7 @@ from broker.packets import (
     PubRec,
     Subscribe,
     Subscription,
+    Unsubscribe,
     Version,
 )
 from broker.properties import Properties
@@ -101,6 +102,31 @@ def test_idle_session_ends_in_spite_of_pings(version: Version) -> None:
     assert peer.session.deadline() == 1_400.0
     assert peer.tick_at_deadline() == [TimedOut(Timer.IDLE)]
     assert peer.answers() == ([Disconnect(ReasonCode.ADMINISTRATIVE_ACTION)] if version == V5 else [])
+
+
+@BOTH
+def test_time_counts_from_the_acceptance(version: Version) -> None:
+    """However long the owner took to decide, the client has its whole keep-alive and idle time from then on."""
+    peer = SessionPeer(version, SessionSettings(idle_s_max=50))
+    peer.send(Connect("dev", keep_alive_s=60))
+    peer.now += 500
+    peer.session.accept(peer.now)
+    assert peer.session.deadline() == peer.now + 50
+    slow = SessionPeer(version)
+    slow.send(Connect("dev", keep_alive_s=60))
+    slow.now += 500
+    slow.session.accept(slow.now)
+    assert slow.session.deadline() == slow.now + 90
+
+
+@BOTH
+def test_each_kind_of_request_is_activity(version: Version) -> None:
+    """PUBLISH, SUBSCRIBE and UNSUBSCRIBE each start the idle time anew."""
+    for packet in (Publish("a"), Subscribe(1, (Subscription("a"),)), Unsubscribe(1, ("a",))):
+        peer = opened(version, Connect("dev", keep_alive_s=300), SessionSettings(idle_s_max=50))
+        peer.now += 40
+        peer.send(packet)
+        assert peer.session.deadline() == peer.now + 50
 
 
 def test_unacknowledged_message_is_sent_again_in_311_only() -> None:
