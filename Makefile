@@ -1,0 +1,46 @@
+# Every habit of the project is one target here; `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check features bench soak serve clean
+# Debian keeps mosquitto where an ordinary user's PATH does not look.
+export PATH := $(PATH):/usr/sbin
+CONFIG ?= fleetgate.yaml
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/stamp ## make .venv with everything that constraints.txt names; quick when nothing changed
+
+.venv/stamp: pyproject.toml constraints.txt
+	python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@touch $@
+
+demo: setup ## the whole walk on this machine, with nothing else installed
+	.venv/bin/python -m tests.demo.run
+
+test: setup ## every test but the soak; installs the Debian packages they need, or names them
+	scripts/system-packages
+	.venv/bin/python -m pytest -m 'not soak'
+
+check: setup ## style, types and floors
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/python -m pytest -q tests/test_floors.py
+
+features: setup ## one line for each id of docs/features.md: pass, fail or missing
+	@scripts/system-packages
+	@.venv/bin/python -m tests.features_report
+
+bench: setup ## figures against their bars; ONLY=P1,P4 runs some
+	.venv/bin/python -m tests.bench.run $(if $(ONLY),--only $(ONLY))
+
+soak: setup ## the tests that take longer than a test run may
+	scripts/system-packages
+	.venv/bin/python -m pytest -m soak
+
+serve: setup ## run the installation whose settings are in CONFIG
+	.venv/bin/fleetgate serve -c $(CONFIG)
+
+clean: ## remove what the targets made, never an installation
+	rm -rf .venv build dist demo-run bench-results .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
