@@ -1,0 +1,250 @@
+"""The verbs of the administrators' door: one table, verb -> what it takes and which service does it."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from provisioner.doors import control_listings as listings
+from provisioner.doors import views
+from provisioner.doors.control_params import Takes, Verb
+from provisioner.model.account import Account
+from provisioner.model.device import Device, DeviceState
+from provisioner.model.effect import Effect
+from provisioner.model.errors import Unavailable
+from provisioner.model.request import Approval, ProvisionRequest, RequestState
+from provisioner.services.accounts import Accounts
+from provisioner.services.devices import Devices
+from provisioner.services.fsck import fsck
+from provisioner.services.platform import Platform
+from provisioner.services.request_making import RequestMaking, RowResult
+from provisioner.services.requests import Requests
+from provisioner.services.selftest import selftest
+
+IMPORT_S_MAX = 3.0  # the asker waits ten seconds; rows that are left over he sends again
+
+Fields = Mapping[str, Any]
+View = views.View
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What verbs call. status: what the running service says of itself."""
+
+    platform: Platform
+    accounts: Accounts
+    requests: Requests
+    making: RequestMaking
+    devices: Devices
+    status: Callable[[], Mapping[str, Any]]
+
+    def request(self, noun: ProvisionRequest) -> View:
+        return views.request(noun, self.platform.now())
+
+
+async def _account_create(s: Services, actor: str, *, fields: Fields, dry_run: bool) -> View:
+    return views.account(await s.accounts.create(actor, fields, dry_run=dry_run))
+
+
+async def _account_page(s: Services, actor: str, *, after: str | None, limit: int) -> View:
+    page = await s.accounts.page(after=after, limit=limit)
+    return listings.bounded(page, views.account)
+
+
+async def _account_show(s: Services, actor: str, *, id: str) -> View:
+    return views.account(await s.accounts.show(id))
+
+
+async def _account_update(s: Services, actor: str, *, id: str, fields: Fields, dry_run: bool) -> View:
+    return views.account(await s.accounts.update(actor, id, fields, dry_run=dry_run))
+
+
+async def _account_delete(s: Services, actor: str, *, id: str, dry_run: bool) -> View:
+    return views.account(await s.accounts.delete(actor, id, dry_run=dry_run))
+
+
+async def _user_page(s: Services, actor: str, *, account: str, after: str | None, limit: int) -> View:
+    page = await s.accounts.page_users(account, after=after, limit=limit)
+    return listings.bounded(page, views.user)
+
+
+async def _user_show(s: Services, actor: str, *, account: str, username: str) -> View:
+    return views.user(await s.accounts.show_user(account, username))
+
+
+async def _request_create(s: Services, actor: str, *, fields: Fields, dry_run: bool) -> View:
+    made = await s.requests.create(actor, fields, dry_run=dry_run)
+    return views.made(made, s.platform.now(), dry_run=dry_run)
+
+
+async def _request_page(s: Services, actor: str, *, after: str | None, limit: int, **filters: str | None) -> View:
+    where, keep = listings.request_filters(filters, s.platform.now())
+    page = await s.requests.page(where=where, after=after, limit=limit)
+    return listings.bounded(page, s.request, keep)
+
+
+async def _request_show(s: Services, actor: str, *, id: str) -> View:
+    return s.request(await s.requests.find(id))
+
+
+async def _request_update(s: Services, actor: str, *, id: str, fields: Fields, dry_run: bool) -> View:
+    return s.request(await s.requests.update(actor, id, fields, dry_run=dry_run))
+
+
+async def _request_delete(s: Services, actor: str, *, id: str, dry_run: bool) -> View:
+    return s.request(await s.requests.delete(actor, id, dry_run=dry_run))
+
+
+async def _request_revoke(s: Services, actor: str, *, id: str, dry_run: bool) -> View:
+    return s.request(await s.requests.revoke(actor, id, dry_run=dry_run))
+
+
+async def _request_rearm(s: Services, actor: str, *, id: str, dry_run: bool) -> View:
+    return s.request(await s.requests.rearm(actor, id, dry_run=dry_run))
+
+
+async def _request_approve(s: Services, actor: str, *, id: str, dry_run: bool) -> View:
+    return s.request(await s.requests.decide_approval(actor, id, Approval.APPROVED, dry_run=dry_run))
+
+
+async def _request_reject(s: Services, actor: str, *, id: str, dry_run: bool) -> View:
+    return s.request(await s.requests.decide_approval(actor, id, Approval.REJECTED, dry_run=dry_run))
+
+
+async def _request_explain(s: Services, actor: str, *, id: str, at: str | None) -> View:
+    request, decision = await s.requests.explain(id, at)
+    return views.explanation(request, decision, at or s.platform.now().isoformat())
+
+
+async def _request_preview(s: Services, actor: str, *, id: str) -> View:
+    return views.preview(await s.requests.preview(id))
+
+
+async def _request_import(s: Services, actor: str, *, rows: list[tuple[int, Fields]], dry_run: bool) -> View:
+    """Answers for the first rows of the chunk, at least one; the asker sends those that are left over again.
+
+    Row by row, for what was made must be told with its secrets even if the store fails behind it."""
+    results: list[RowResult] = []
+    if dry_run:
+        results = await s.making.make_all(actor, rows, dry_run=True)
+        rows = []
+    size, until_s = 0, time.monotonic() + IMPORT_S_MAX
+    for row in rows:
+        try:
+            results += await s.making.make_all(actor, [row])
+        except Unavailable:
+            if not results:
+                raise
+            break
+        size += listings.size(views.row(results[-1], dry_run=False))
+        if size > listings.PAGE_BYTES_MAX // 2 or time.monotonic() > until_s:
+            break
+    return {"rows": [views.row(result, dry_run=dry_run) for result in results]}
+
+
+async def _device_page(s: Services, actor: str, *, after: str | None, limit: int, **filters: str | None) -> View:
+    listings.check_state(filters["state"], tuple(DeviceState))
+    page = await s.devices.page(where=listings.where(filters), after=after, limit=limit)
+    return listings.bounded(page, views.device)
+
+
+async def _device_show(s: Services, actor: str, *, id: str, account: str | None) -> View:
+    return views.device(await s.devices.find(id, account))
+
+
+async def _device_enable(s: Services, actor: str, *, id: str, account: str | None, dry_run: bool) -> View:
+    return views.device(await s.devices.enable(actor, id, account=account, dry_run=dry_run))
+
+
+async def _device_disable(s: Services, actor: str, *, id: str, account: str | None, dry_run: bool) -> View:
+    return views.device(await s.devices.disable(actor, id, account=account, dry_run=dry_run))
+
+
+async def _device_kick(s: Services, actor: str, *, id: str, account: str | None, dry_run: bool) -> View:
+    """``cut``: whether there was a live connection; null when nothing was tried."""
+    device = await s.devices.find(id, account)
+    cut = None if dry_run else await s.devices.kick(actor, device.id, account=account)
+    return {"id": device.id, "account": device.account, "client_id": device.client_id, "cut": cut}
+
+
+async def _audit_page(s: Services, actor: str, *, after: int | None, limit: int, **filters: str | None) -> View:
+    return listings.audit(await s.platform.store.audit_page(after=after or 0, limit=limit), limit, filters)
+
+
+async def _audit_wait(s: Services, actor: str, *, after: int | None, wait_s: int, limit: int) -> View:
+    return await listings.audit_after(s.platform.store, after, wait_s, limit)
+
+
+async def _status(s: Services, actor: str) -> View:
+    store = s.platform.store
+    await store.health()
+    requests = {state.value: await store.count(ProvisionRequest, where={"state": state}) for state in RequestState}
+    return {
+        **s.status(),
+        "time": s.platform.now().isoformat(),
+        "accounts": await store.count(Account),
+        "requests": requests,
+        "devices": await store.count(Device),
+        "effects_waiting": await store.count(Effect),
+        "audit_seq": await listings.newest_seq(store),
+    }
+
+
+async def _selftest(s: Services, actor: str) -> View:
+    checks = await selftest(s.platform)
+    return {
+        "ok": all(check.passed for check in checks),
+        "checks": [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in checks],
+    }
+
+
+async def _fsck(s: Services, actor: str) -> View:
+    """Empty findings: consistent."""
+    findings = await fsck(s.platform)
+    return {"findings": [{"kind": f.kind, "subject": f.subject, "detail": f.detail} for f in findings]}
+
+
+_PAGE = {"after": Takes.TEXT, "limit": Takes.LIMIT}
+_WRITE = {"id": Takes.ID, "dry_run": Takes.FLAG}
+_DEVICE = {"id": Takes.ID, "account": Takes.TEXT}
+
+VERBS: Mapping[str, Verb] = {
+    "account.create": Verb(_account_create, fields=Takes.FIELDS, dry_run=Takes.FLAG),
+    "account.page": Verb(_account_page, **_PAGE),
+    "account.show": Verb(_account_show, id=Takes.ID),
+    "account.update": Verb(_account_update, fields=Takes.FIELDS, **_WRITE),
+    "account.delete": Verb(_account_delete, **_WRITE),
+    "user.page": Verb(_user_page, account=Takes.ID, **_PAGE),
+    "user.show": Verb(_user_show, account=Takes.ID, username=Takes.ID),
+    "request.create": Verb(_request_create, fields=Takes.FIELDS, dry_run=Takes.FLAG),
+    "request.page": Verb(
+        _request_page, account=Takes.TEXT, state=Takes.TEXT, client_id=Takes.TEXT, username=Takes.TEXT, **_PAGE
+    ),
+    "request.show": Verb(_request_show, id=Takes.ID),
+    "request.update": Verb(_request_update, fields=Takes.FIELDS, **_WRITE),
+    "request.delete": Verb(_request_delete, **_WRITE),
+    "request.revoke": Verb(_request_revoke, **_WRITE),
+    "request.rearm": Verb(_request_rearm, **_WRITE),
+    "request.approve": Verb(_request_approve, **_WRITE),
+    "request.reject": Verb(_request_reject, **_WRITE),
+    "request.explain": Verb(_request_explain, id=Takes.ID, at=Takes.TEXT),
+    "request.preview": Verb(_request_preview, id=Takes.ID),
+    "request.import": Verb(_request_import, rows=Takes.ROWS, dry_run=Takes.FLAG),
+    "device.page": Verb(_device_page, account=Takes.TEXT, state=Takes.TEXT, client_id=Takes.TEXT, **_PAGE),
+    "device.show": Verb(_device_show, **_DEVICE),
+    "device.enable": Verb(_device_enable, dry_run=Takes.FLAG, **_DEVICE),
+    "device.disable": Verb(_device_disable, dry_run=Takes.FLAG, **_DEVICE),
+    "device.kick": Verb(_device_kick, dry_run=Takes.FLAG, **_DEVICE),
+    "audit.page": Verb(
+        _audit_page,
+        after=Takes.SEQ,
+        limit=Takes.LIMIT,
+        account=Takes.TEXT,
+        client_id=Takes.TEXT,
+        action=Takes.TEXT,
+    ),
+    "audit.wait": Verb(_audit_wait, after=Takes.SEQ, wait_s=Takes.WAIT_S, limit=Takes.LIMIT),
+    "status": Verb(_status),
+    "selftest": Verb(_selftest),
+    "fsck": Verb(_fsck),
+}
