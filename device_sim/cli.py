@@ -22,6 +22,7 @@ from provisioner.model.errors import InvalidInput
 
 FAILED, INVALID_INPUT, UNREACHABLE = 1, 6, 8
 DESCRIPTORS_MAX = 65_536
+SECONDS = click.FloatRange(min=0, min_open=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,7 +43,7 @@ def main() -> None:
 @cli.command()
 @click.argument("scenario", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--json", "json_file", type=click.File("w"), help="Write the report there as JSON; - for stdout.")
-@click.option("--deadline", type=float, metavar="S", help="Seconds; overrides deadline_s of the scenario.")
+@click.option("--deadline", type=SECONDS, metavar="S", help="Seconds; overrides deadline_s of the scenario.")
 @click.option("-v", "--verbose", is_flag=True, help="Every event of every device on stderr.")
 def run(scenario: Path, json_file: Any, deadline: float | None, verbose: bool) -> None:
     """Run the fleets of SCENARIO, a YAML file, and report how they ended.
@@ -55,7 +56,7 @@ def run(scenario: Path, json_file: Any, deadline: float | None, verbose: bool) -
     try:
         plan = load(scenario)
         if deadline is not None:
-            plan = parse(plan.model_dump(exclude_unset=True) | {"deadline_s": deadline})
+            plan = plan.model_copy(update={"deadline_s": deadline})
         report, _ = _run(plan, scenario.parent, _on_stderr if verbose else _on_nothing)
     except (InvalidInput, OSError) as error:
         _refuse(error)
@@ -75,7 +76,7 @@ def run(scenario: Path, json_file: Any, deadline: float | None, verbose: bool) -
 @click.option("--account", default="provision", show_default=True, help="Provision account, for esf and kura.")
 @click.option("--csr", is_flag=True, help="Make a key pair and ask for a certificate.")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Where the device remembers over a reboot.")
-@click.option("--deadline", type=float, default=60.0, show_default=True, metavar="S")
+@click.option("--deadline", type=SECONDS, default=60.0, show_default=True, metavar="S")
 @click.option("--json", "json_file", type=click.File("w"), help="Write the report there as JSON; - for stdout.")
 def one(password_file: Any, activation_key_file: Any, json_file: Any, **given: Any) -> None:
     """Send one device through the gate; its events go to stderr.

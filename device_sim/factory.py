@@ -28,6 +28,8 @@ def make_identities(scenario: Scenario, fleet: FleetSettings, folder: Path) -> l
     keys = _keys(fleet, folder)
     common = _common_password(fleet, folder)
     identities = [_identity(scenario, fleet, row, common, keys) for row in rows]
+    if not identities:
+        raise InvalidInput([Problem("devices_file", "must have at least one device", "none")])
     if len({each.client_id for each in identities}) != len(identities):
         raise InvalidInput([Problem("client_id", "must be there once in a fleet", "a duplicate")])
     return identities

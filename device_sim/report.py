@@ -55,13 +55,17 @@ class Report:
         return {"expectations_met": self.is_met} | asdict(self)
 
     def print(self, console: Console) -> None:
-        table = Table(title=f"{sum(fleet.devices for fleet in self.fleets)} devices in {self.elapsed_s:.1f} s")
-        for name in ("fleet", "kind", "devices", "outcomes", "expected", "attempts", "answers", "p50/p95/p99/max s"):
-            table.add_column(name, justify="right" if name in ("devices", "attempts") else "left")
-        table.add_column("faults")
+        """A title and a few rows per fleet; rows that have nothing to say are left out."""
         for fleet in self.fleets:
-            table.add_row(*_cells(fleet))
-        console.print(table)
+            expected = " or ".join(fleet.expect)
+            verdict = "as expected" if fleet.is_met else f"NOT as expected: {fleet.as_expected} {expected}"
+            console.print(f"{fleet.name} ({fleet.kind}), {fleet.devices}: {verdict}", markup=False, highlight=False)
+            rows = Table(show_header=False, box=None)
+            for name, text in _rows(fleet):
+                if text:
+                    rows.add_row(name, text)
+            console.print(rows)
+        console.print(f"{self.elapsed_s:.1f} s, seed {self.seed}{', DEADLINE PASSED' if self.deadline_passed else ''}")
 
 
 def percentiles(values: Iterable[float]) -> dict[str, float]:
@@ -73,19 +77,13 @@ def percentiles(values: Iterable[float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in (at | {"max": ordered[-1]}).items()}
 
 
-def _cells(fleet: FleetReport) -> list[str]:
-    expected = f"{'yes' if fleet.is_met else 'NO'}: {fleet.as_expected} {' or '.join(fleet.expect)}"
-    latency = " / ".join(f"{value:.2f}" for value in fleet.latency_s.values())
+def _rows(fleet: FleetReport) -> list[tuple[str, str]]:
     return [
-        fleet.name,
-        fleet.kind,
-        str(fleet.devices),
-        _counts(fleet.outcomes),
-        expected,
-        str(fleet.attempts),
-        _counts(fleet.answers),
-        latency,
-        _counts(fleet.faults),
+        ("outcomes", _counts(fleet.outcomes)),
+        ("attempts", str(fleet.attempts)),
+        ("answers", _counts(fleet.answers)),
+        ("latency", ", ".join(f"{name} {value:.2f} s" for name, value in fleet.latency_s.items())),
+        ("faults", _counts(fleet.faults)),
     ]
 
 

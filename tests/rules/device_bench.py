@@ -13,7 +13,7 @@ from device_sim.actions import (
     Message,
     Subscribed,
 )
-from device_sim.dialogue import Identity
+from device_sim.dialogue import Dialogue, Identity
 from device_sim.gateway import Gateway
 from device_sim.json_device import JsonDialogue
 from device_sim.state import DeviceState
@@ -47,11 +47,12 @@ class Bench:
     timeouts: Timeouts = TIMEOUTS
     draw: Callable[[], float] = lambda: 0.5
     clock_offset_s: float = 0.0
+    dialogue: Callable[[Identity], Dialogue] = JsonDialogue
     now_s: float = 1000.0
     actions: list[Action] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        dialogue = JsonDialogue(IDENTITY)
+        dialogue = self.dialogue(IDENTITY)
         self.device = Gateway(IDENTITY, self.state, dialogue, self.timeouts, self.draw, self.clock_offset_s)
 
     def start(self) -> list[Action]:

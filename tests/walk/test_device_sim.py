@@ -155,6 +155,25 @@ def test_a_few_slots_serve_many_devices(site: Site) -> None:
     assert (report.is_met, report.fleets[0].phases) == (True, {"connected": 120})
 
 
+def test_a_scenario_by_command(site: Site, tmp_path: Path) -> None:
+    """A scenario file with a password file beside it: a table on stdout, the report in a file, status 0."""
+    (tmp_path / "password.txt").write_text(FACTORY_PASSWORD + "\n")
+    (tmp_path / "fleet.yaml").write_text(
+        f"""
+gate: {site.tls}
+tls: {{ca: {site.folder / "ca.pem"}}}
+fleets:
+  - {{name: meters, count: 5, client_id: "m-{{n}}", username: {FACTORY}, password_file: password.txt, stay_s: 0}}
+"""
+    )
+    arguments = ["run", str(tmp_path / "fleet.yaml"), "--json", str(tmp_path / "report.json"), "--deadline", "20"]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0, result.output
+    assert "5 connected" in result.stdout
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["expectations_met"], report["fleets"][0]["outcomes"]) == (True, {"connected": 5})
+
+
 def invoke(site: Site, *arguments: str) -> Result:
     (site.folder / "password.txt").write_text(FACTORY_PASSWORD + "\n")
     login = ["--username", FACTORY, "--password-file", str(site.folder / "password.txt")]
