@@ -1,0 +1,342 @@
+"""What every account broker must do, told by real devices over real sockets.
+
+An adapter's test file subclasses `AccountBrokerContract` and gives a fixture ``stage``.
+"""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Final, TypeVar
+
+import pytest
+
+from provisioner.model.account import Coupling
+from provisioner.model.ports import AccountBroker, BrokerUser, Sighting
+from provisioner.model.secret import Secret
+from tests.contracts.mqtt_device import ACCEPTED, SOON_S, Device, until
+
+CUT_S: Final = 2.0  # F-08
+REFUSED: Final = frozenset({"Not authorized", "Bad user name or password", "closed"})
+T = TypeVar("T")
+
+NOT_ITS_OWN: Final = (
+    "#",
+    "+/#",
+    "+/+/#",
+    "+/gw1/#",
+    "acme/#",
+    "acme/+/#",
+    "acme/gw1/#",
+    "acme/gw1",
+    "acme/gw",
+    "acme/gw22/#",
+    "$EDC/#",
+    "$EDC/acme/#",
+    "$EDC/acme/gw1/#",
+    "$EDC/+/gw1/#",
+    "$SYS/#",
+    "$share/g/acme/gw1/#",
+    "other/gw2/#",
+)
+"""Filters that are no business of client id gw2 of account acme."""
+
+
+def digest(password: str) -> str:
+    """Stands in for the vault, whose digests no broker looks into."""
+    return f"digest-of-{password[::-1]}"
+
+
+def verify(verifier: str | None, secret: Secret, user_id: str) -> bool:
+    return verifier == digest(secret.reveal())
+
+
+class LoopThread:
+    """An event loop of its own thread, for servers that tests drive from outside."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.loop = loop or asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout=20)
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+@dataclass
+class Stage:
+    """A running broker, the loop it runs on, and everybody who connects to it."""
+
+    broker: AccountBroker
+    address: tuple[str, int]
+    loop: LoopThread
+    sightings: list[Sighting]
+    ca_file: Path | None = None
+    devices: list[Device] = field(default_factory=list)
+
+    def put(self, user: BrokerUser) -> BrokerUser:
+        self.loop.run(self.broker.put_user(user))
+        return user
+
+    def device(self, client_id: str, username: str | None, password: str | None, **more: Any) -> Device:
+        device = Device(self.address, client_id, username, password, ca_file=self.ca_file, **more)
+        self.devices.append(device)
+        return device
+
+    def of(self, user: BrokerUser, client_id: str | None = None, **more: Any) -> Device:
+        assert user.password is not None
+        return self.device(client_id or user.client_id, user.username, user.password.reveal(), **more)
+
+    def seen(self, client_id: str) -> list[bool]:
+        return [sighting.connected for sighting in self.sightings if sighting.client_id == client_id]
+
+
+@contextmanager
+def closing_devices(stage: Stage) -> Iterator[Stage]:
+    try:
+        yield stage
+    finally:
+        for device in stage.devices:
+            device.close()
+
+
+def user(number: int, **changes: Any) -> BrokerUser:
+    """User number n of account acme, made for client id ``gw<n>``."""
+    password = f"Pass-word-{number}"
+    made = BrokerUser(
+        account="acme",
+        username=f"user-{number}",
+        client_id=f"gw{number}",
+        verifier=digest(password),
+        password=Secret(password),
+    )
+    return replace(made, **changes)
+
+
+class AccountBrokerContract:
+    """``couples``: whether the broker can be told of coupling and reservation at all."""
+
+    couples: ClassVar[bool] = True
+
+    def test_put_user_lets_the_device_in(self, stage: Stage) -> None:
+        """EC-31: once put_user returned, a connection with those credentials succeeds."""
+        made = stage.put(user(1))
+        assert stage.of(made).connect() == ACCEPTED
+        assert ("acme", "user-1") in stage.loop.run(stage.broker.users())
+
+    def test_put_user_again_changes_nothing(self, stage: Stage) -> None:
+        """D6: the same put_user may come again after a crash, and the live connection survives it."""
+        made = stage.put(user(1))
+        device = stage.of(made).admitted()
+        assert device.subscribe("acme/gw1/#")
+        stage.put(made)
+        stage.put(replace(made, password=None))  # confirmed: the broker keeps what it has
+        device.publish("acme/gw1/data", b"still here")
+        assert device.got("acme/gw1/data", b"still here")
+        assert stage.loop.run(stage.broker.users()).count(("acme", "user-1")) == 1
+
+    def test_put_user_updates_the_password(self, stage: Stage) -> None:
+        """An upsert: the new password works, the former one no more."""
+        former = stage.put(user(1))
+        latter = stage.put(user(1, verifier=digest("Another-word-1"), password=Secret("Another-word-1")))
+        assert stage.of(former).connect() in REFUSED
+        assert stage.of(latter).connect() == ACCEPTED
+
+    @pytest.mark.parametrize(
+        ("username", "password"),
+        [
+            ("user-1", "Pass-word-2"),
+            ("user-1", ""),
+            ("user-1", None),
+            (None, None),
+            ("", "Pass-word-1"),
+            ("nobody", "Pass-word-1"),
+            ("factory-user", "Factory-word-1"),
+        ],
+        ids=["wrong", "empty password", "no password", "anonymous", "empty user", "unknown", "provision credentials"],
+    )
+    def test_bad_login_is_refused_and_harms_nobody(
+        self, stage: Stage, username: str | None, password: str | None
+    ) -> None:
+        """F-11, F-12: no way in without the right password, and the holder of the client id notices nothing."""
+        holder = stage.of(stage.put(user(1))).admitted()
+        assert holder.subscribe("acme/gw1/#")
+        assert stage.device("gw1", username, password).connect() in REFUSED
+        holder.publish("acme/gw1/data", b"undisturbed")
+        assert holder.got("acme/gw1/data", b"undisturbed")
+
+    def test_another_devices_client_id_is_refused(self, stage: Stage) -> None:
+        """F-05, EC-26 STRICT: a valid user under another's client id gets nothing and kicks nobody."""
+        self._needs_coupling()
+        holder = stage.of(stage.put(user(1))).admitted()
+        assert stage.of(stage.put(user(2)), "gw1").connect() in REFUSED
+        assert holder.subscribe("acme/gw1/#")
+        assert not holder.left.is_set()
+
+    @pytest.mark.parametrize("prefix", ["", "$EDC/"])
+    def test_own_topics_work_both_ways(self, stage: Stage, prefix: str) -> None:
+        """EC-31: what a device publishes below its own prefix reaches its own subscription, `$EDC` included."""
+        device = stage.of(stage.put(user(1))).admitted()
+        assert device.subscribe(f"{prefix}acme/gw1/#")
+        for qos in (0, 1, 2):
+            payload = b"at qos %d" % qos
+            device.publish(f"{prefix}acme/gw1/MQTT/BIRTH", payload, qos=qos)
+            assert device.got(f"{prefix}acme/gw1/MQTT/BIRTH", payload)
+
+    def test_a_spy_hears_nothing(self, stage: Stage) -> None:
+        """EC-31: whatever a device subscribes to, it gets its own messages only."""
+        victim, spy = stage.of(stage.put(user(1))).admitted(), stage.of(stage.put(user(2))).admitted()
+        assert spy.subscribe("acme/gw2/#")
+        granted = [topic_filter for topic_filter in NOT_ITS_OWN if spy.subscribe(topic_filter)]
+        if stage.broker.capabilities().refuses_subscribe:
+            assert granted == []
+        for topic in ("acme/gw1/data", "acme/gw1", "$EDC/acme/gw1/CONF-V1/PUT/configurations"):
+            victim.publish(topic, b"private")
+        spy.publish("acme/gw2/marker", b"last")
+        assert spy.got("acme/gw2/marker", b"last")
+        assert {topic for topic, _, _ in spy.received} == {"acme/gw2/marker"}
+
+    def test_a_forger_reaches_nobody(self, stage: Stage) -> None:
+        """EC-31, F-07: a publish outside the own topics, retained or not, is delivered to nobody, now or later."""
+        victim, forger = stage.of(stage.put(user(1))).admitted(), stage.of(stage.put(user(2))).admitted()
+        assert victim.subscribe("acme/gw1/#")
+        assert victim.subscribe("$EDC/acme/gw1/#")
+        assert forger.subscribe("acme/gw2/#")
+        for topic in ("acme/gw1/data", "acme/gw1", "$EDC/acme/gw1/CONF-V1/PUT/configurations"):
+            for retain in (False, True):
+                forger.publish(topic, b"forged", retain=retain)
+        forger.publish("acme/gw2/marker", b"last")
+        assert forger.got("acme/gw2/marker", b"last") or forger.left.is_set()
+        assert victim.subscribe("acme/gw1/data")
+        victim.publish("acme/gw1/marker", b"last")
+        assert victim.got("acme/gw1/marker", b"last")
+        assert {topic for topic, _, _ in victim.received} == {"acme/gw1/marker"}
+
+    def test_own_retained_messages_stay_private(self, stage: Stage) -> None:
+        """F-07: a message that a device retained is not handed to the next device that connects."""
+        keeper = stage.of(stage.put(user(1))).admitted()
+        assert keeper.subscribe("acme/gw1/#")
+        keeper.publish("acme/gw1/state", b"kept", retain=True)
+        assert keeper.got("acme/gw1/state", b"kept")
+        stranger = stage.of(stage.put(user(2))).admitted()
+        assert stranger.subscribe("acme/gw2/#")
+        stranger.publish("acme/gw2/marker", b"last")
+        assert stranger.got("acme/gw2/marker", b"last")
+        assert {topic for topic, _, _ in stranger.received} == {"acme/gw2/marker"}
+
+    @pytest.mark.parametrize("retain", [False, True])
+    def test_a_will_keeps_to_the_publish_rights(self, stage: Stage, retain: bool) -> None:
+        """A Will on another device's topic is never published, at once or retained."""
+        victim = stage.of(stage.put(user(1))).admitted()
+        assert victim.subscribe("acme/gw1/#")
+        forger = stage.of(stage.put(user(2)), will=("acme/gw1/data", b"forged", retain))
+        if forger.connect() == ACCEPTED:
+            forger.vanish()
+        later = stage.of(user(2)).admitted()  # whatever the end of the forger set off came before this
+        assert later.subscribe("acme/gw2/#")
+        later.publish("acme/gw2/marker", b"last")
+        assert later.got("acme/gw2/marker", b"last")
+        assert victim.subscribe("acme/gw1/data")
+        victim.publish("acme/gw1/marker", b"last")
+        assert victim.got("acme/gw1/marker", b"last")
+        assert {topic for topic, _, _ in victim.received} == {"acme/gw1/marker"}
+
+    def test_a_reserved_user_connects_only_as_its_own_client_id(self, stage: Stage) -> None:
+        """EC-25: reserve user, in LOOSE mode too."""
+        self._needs_coupling()
+        reserved = stage.put(user(1, reserved=True, coupling=Coupling.LOOSE))
+        stage.put(user(2, coupling=Coupling.LOOSE))
+        assert stage.of(reserved, "gw2").connect() in REFUSED
+        assert stage.of(reserved, "gw7").connect() in REFUSED
+        assert stage.of(reserved).connect() == ACCEPTED
+
+    def test_a_reserved_client_id_takes_no_other_user(self, stage: Stage) -> None:
+        """EC-26: the reservation is honoured in LOOSE mode too (kapua PR 4195)."""
+        self._needs_coupling()
+        stage.put(user(1, reserved=True, coupling=Coupling.LOOSE))
+        loose = stage.put(user(2, coupling=Coupling.LOOSE))
+        assert stage.of(loose, "gw1").connect() in REFUSED
+        assert stage.of(loose, "gw7").connect() == ACCEPTED
+
+    def test_connecting_is_sighted(self, stage: Stage) -> None:
+        """The one event that confirms a grant names account, user, client id and address; leaving follows it."""
+        self._needs_sightings(stage)
+        device = stage.of(stage.put(user(1))).admitted()
+        assert until(lambda: stage.seen("gw1") == [True])
+        sighting = stage.sightings[-1]
+        assert (sighting.account, sighting.username, sighting.client_id) == ("acme", "user-1", "gw1")
+        assert sighting.address == "127.0.0.1"
+        device.close()
+        assert until(lambda: stage.seen("gw1") == [True, False])
+
+    def test_a_refused_login_is_not_sighted(self, stage: Stage) -> None:
+        """A device that was not let in must not confirm its grant."""
+        self._needs_sightings(stage)
+        made = stage.put(user(1))
+        assert stage.device("gw1", "user-1", "Wrong-word-1").connect() in REFUSED
+        stage.of(made).admitted()
+        assert until(lambda: stage.seen("gw1") != [])
+        assert stage.seen("gw1") == [True]
+
+    def test_disabling_cuts_and_refuses_until_enabled(self, stage: Stage) -> None:
+        """F-08: a disabled user's connection ends within two seconds; enabling lets the same credentials in."""
+        made = stage.put(user(1))
+        device = stage.of(made).admitted()
+        stage.put(replace(made, enabled=False))
+        assert device.left.wait(CUT_S)
+        assert stage.of(made).connect() in REFUSED
+        stage.put(made)
+        assert stage.of(made).connect() == ACCEPTED
+
+    def test_removing_cuts_and_forgets(self, stage: Stage) -> None:
+        """Removal ends the connection and the login, may be repeated, and spares users of other accounts."""
+        made = stage.put(user(1))
+        device = stage.of(made).admitted()
+        stage.loop.run(stage.broker.remove_user("other", "user-1"))
+        assert not device.left.is_set()
+        for _ in range(2):
+            stage.loop.run(stage.broker.remove_user("acme", "user-1"))
+        assert device.left.wait(CUT_S)
+        assert stage.of(made).connect() in REFUSED
+        assert ("acme", "user-1") not in stage.loop.run(stage.broker.users())
+
+    def test_kick_cuts_once(self, stage: Stage) -> None:
+        """A kick ends the live connection only: the device may come back."""
+        if not stage.broker.capabilities().kicks:
+            pytest.skip("this broker cannot kick")
+        made = stage.put(user(1))
+        device = stage.of(made).admitted()
+        assert stage.loop.run(stage.broker.kick("acme", "gw1")) is True
+        assert device.left.wait(CUT_S)
+        assert stage.loop.run(stage.broker.kick("acme", "gw1")) is False
+        assert stage.of(made).connect() == ACCEPTED
+
+    def test_the_newest_connection_wins(self, stage: Stage) -> None:
+        """kapua#2219: the older one is closed, and its end is no sign that the device left."""
+        made = stage.put(user(1))
+        older = stage.of(made).admitted()
+        newer = stage.of(made).admitted()
+        assert older.left.wait(SOON_S)
+        assert newer.subscribe("acme/gw1/#")
+        newer.publish("acme/gw1/data", b"mine")
+        assert newer.got("acme/gw1/data", b"mine")
+        if stage.broker.capabilities().reports_sightings:
+            assert until(lambda: stage.seen("gw1") == [True, True])
+            newer.close()
+            assert until(lambda: False in stage.seen("gw1"))
+            assert stage.seen("gw1") == [True, True, False]
+
+    def _needs_coupling(self) -> None:
+        if not self.couples:
+            pytest.skip("this broker cannot be told of coupling")
+
+    def _needs_sightings(self, stage: Stage) -> None:
+        if not stage.broker.capabilities().reports_sightings:
+            pytest.skip("this broker reports no sightings")
