@@ -2,6 +2,8 @@
 
 import datetime
 import json
+import os
+import shutil
 import socket
 import subprocess
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,6 +24,8 @@ FACTORY, FACTORY_PASSWORD = "meters", "Factory-pass-1"
 ACCOUNT, ACCOUNT_PASSWORD = "acme-user", "Account-pass-1"
 SERVICE, SERVICE_PASSWORD = "platform", "Platform-pass-1"
 START_LIMIT_S = 10.0
+# Debian installs the server where an ordinary user's PATH does not lead.
+MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
 
 Body = dict[str, Any]
 Script = Callable[[str, Body, int], Body | None]
@@ -105,6 +110,8 @@ class Site:
 
 @contextmanager
 def running_site(folder: Path) -> Iterator[Site]:
+    if MOSQUITTO is None:
+        pytest.skip("mosquitto is not installed")
     site = Site(folder)
     write_certificates(folder)
     logins = {FACTORY: FACTORY_PASSWORD, ACCOUNT: ACCOUNT_PASSWORD, SERVICE: SERVICE_PASSWORD}
@@ -114,7 +121,7 @@ def running_site(folder: Path) -> Iterator[Site]:
         subprocess.run(["mosquitto_passwd", "-b", str(passwords), username, password], check=True, capture_output=True)
     (folder / "mosquitto.conf").write_text(_configuration(site, passwords))
     with (folder / "mosquitto.log").open("wb") as log:
-        broker = subprocess.Popen(["/usr/sbin/mosquitto", "-c", str(folder / "mosquitto.conf")], stdout=log, stderr=log)
+        broker = subprocess.Popen([MOSQUITTO, "-c", str(folder / "mosquitto.conf")], stdout=log, stderr=log)
     platform = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="platform")
     try:
         _start(platform, site)
