@@ -1,7 +1,7 @@
 """Which test proves which promise of docs/features.md, and whether it does: `make features`.
 
-A test belongs to an id that its name (``ec_01``) or its docstring (``EC-01``) bears. The lines go to stdout, what
-pytest says of the run to stderr.
+A test belongs to an id that its name (``ec_01``, ``ec01``) or its docstring (``EC-01``) bears. The lines
+go to stdout, what pytest says of the run to stderr.
 """
 
 import argparse
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 PROMISES = ROOT / "docs/features.md"
 _ROW = re.compile(r"^\| ([A-Z]{1,2}-\d\d) \|", re.M)
 _IN_TEXT = re.compile(r"(?<![\w-])([A-Z]{1,2}-\d\d)(?!\d)")
-_IN_NAME = re.compile(r"(?<![a-z])([a-z]{1,2}_\d\d)(?!\d)")
+_IN_NAME = re.compile(r"(?<![a-z])([a-z]{1,2})_?(\d\d)(?!\d)")
 # The nearer a test is to the real thing, the better it stands for a promise.
 _NEARNESS = ("tests/walk/", "tests/faults/", "tests/contracts/", "tests/rules/")
 
@@ -31,7 +31,8 @@ def promised(page: str) -> list[str]:
 
 def ids_of(name: str, docstring: str | None) -> set[str]:
     """The ids that a test bears."""
-    return set(_IN_TEXT.findall(docstring or "")) | {i.upper().replace("_", "-") for i in _IN_NAME.findall(name)}
+    named = {f"{letters.upper()}-{digits}" for letters, digits in _IN_NAME.findall(name)}
+    return named | set(_IN_TEXT.findall(docstring or ""))
 
 
 @dataclass
@@ -43,7 +44,8 @@ class Selection:
     outcomes: dict[str, str] = field(default_factory=dict)
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        kept, dropped = [], []
+        kept: list[pytest.Item] = []
+        dropped: list[pytest.Item] = []
         for item in items:
             function = getattr(item, "function", None)
             borne = ids_of(item.name, getattr(function, "__doc__", None)) & set(self.ids)

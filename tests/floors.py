@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 PACKAGES = ("broker", "provisioner", "device_sim")
 FILE_LINES_MAX = 350
@@ -40,7 +41,7 @@ FLOORS = {
 SIDE_BY_SIDE = 2
 KNOW_THE_BROKER = ("provisioner.fronts", "provisioner.app")
 SIMULATOR_MAY_USE = ("device_sim", "provisioner.dialects", "provisioner.model")
-# A door may reach the top floor from inside a function only: `fleetgate serve` builds, nothing else does.
+# A door may reach the top floor from inside a function only: the command line starts without it.
 TOP_FLOOR_FROM = ("provisioner.doors",)
 
 PURE = (
@@ -84,7 +85,7 @@ CONFINED = {"amqtt": "broker.embedded", "tinydb": "provisioner.store", "defusedx
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """One imported module or name, dotted. lazy: inside a function, so that it costs and binds nothing at import."""
+    """One imported module or name, dotted. lazy: in a function or for types alone, so nothing happens at import."""
 
     name: str
     line: int
@@ -132,7 +133,7 @@ def _imports(tree: ast.Module) -> Iterator[Import]:
     lazy_lines = {
         line
         for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _is_for_types(node)
         for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
     }
     for node in ast.walk(tree):
@@ -141,6 +142,10 @@ def _imports(tree: ast.Module) -> Iterator[Import]:
         elif isinstance(node, ast.ImportFrom):
             base = "." * node.level + (node.module or "")
             yield from (Import(f"{base}.{alias.name}", node.lineno, node.lineno in lazy_lines) for alias in node.names)
+
+
+def _is_for_types(node: ast.AST) -> TypeGuard[ast.If]:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 
 def _wrong_import(name: str, each: Import) -> Iterator[str]:

@@ -13,7 +13,7 @@ def test_every_promise_has_one_row() -> None:
 
 def test_ids_are_read_from_name_and_docstring() -> None:
     """Both spellings count; what only resembles an id does not."""
-    assert ids_of("test_ec_07_and_f_10", None) == {"EC-07", "F-10"}
+    assert ids_of("test_ec_07_and_f10_in_utf16", None) == {"EC-07", "F-10"}
     assert ids_of("test_half_01", "Cut at once (F-36, EC-04); see RFC-12, F-361, ABF-10.") == {"F-36", "EC-04"}
 
 

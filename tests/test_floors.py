@@ -27,6 +27,11 @@ PLANTED = (
     ("provisioner.services.effects", "from provisioner.doors import cli\n", "floor 4 is above floor 3"),
     ("provisioner.services.effects", "def f():\n    import provisioner.doors.cli\n", "floor 4 is above floor 3"),
     ("provisioner.doors.cli", "from provisioner.app import serve\n", "floor 5 is above floor 4"),
+    (
+        "provisioner.services.effects",
+        "if TYPE_CHECKING:\n    from provisioner.app import Service\n",
+        "floor 5 is above floor 3",
+    ),
     ("provisioner.store.disk", "from provisioner.vault.keyring import KeyRing\n", "do not know each other"),
     ("provisioner.novelty.part", "from provisioner.model import names\n", "has no floor yet"),
     ("provisioner.services.effects", "import broker.gate\n", "know the gate"),
@@ -62,6 +67,7 @@ def test_planted_breach_is_told(module: str, source: str, told: str) -> None:
 
 ALLOWED = (
     ("provisioner.doors.cli", "def serve():\n    from provisioner.app import serve\n"),
+    ("provisioner.doors.cli", "if TYPE_CHECKING:\n    from provisioner.config import Settings\n"),
     ("provisioner.fronts", "from broker.access import Login\nfrom provisioner.doors.control import Control\n"),
     ("provisioner.services.effects", "import time\nfrom provisioner.vault.keyring import KeyRing\n"),
     ("provisioner.model.ports", "from pathlib import PurePath\nfrom provisioner.model.request import Grant\n"),
