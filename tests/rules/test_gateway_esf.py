@@ -271,12 +271,15 @@ def test_a_request_without_its_two_metrics_is_not_answered() -> None:
     assert asked(bench, "CONF-V1/GET/configurations", requester="") == []
 
 
-@pytest.mark.parametrize("topic", ["MQTT/BIRTH", "BA/x", "CONF-V1/REPLY/r1", "DEPLOY-V2/NOTIFY/meter-1/install"])
+@pytest.mark.parametrize(
+    "topic", ["MQTT/BIRTH", "MQTT/PROV", "BA/x", "CONF-V1/REPLY/r1", "DEPLOY-V2/NOTIFY/meter-1/install"]
+)
 def test_echoes_are_ignored(topic: str) -> None:
     """A gateway's own wildcard brings back what it said itself."""
     bench = waiting()
     due_s = bench.device.due_s
-    assert bench.feed(Message(f"{OURS}/{topic}", encode(KuraPayload()))) == []
+    own = tuple(metric(name, "meter-1") for name in ("request.id", "requester.client.id"))
+    assert bench.feed(Message(f"{OURS}/{topic}", encode(KuraPayload(metrics=own)))) == []
     assert bench.device.due_s == due_s
 
 
@@ -291,6 +294,16 @@ def test_a_copy_of_the_configuration_is_answered_and_applied_once() -> None:
         assert reply.integer("response.code") == 200
     assert bench.device.due_s == 1001.0
     assert "RES" in events(bench.actions)
+
+
+def test_a_line_that_breaks_before_the_configuration_is_applied() -> None:
+    """What was answered with 200 is applied all the same, and the way leads straight to the account broker."""
+    bench = Bench(dialogue=esf)
+    walk_to_question(Platform(bench, delivery=delivery()))
+    bench.feed(Disconnected())
+    actions = bench.sleep()
+    assert kinds(actions) == ["Persist", "Connect"]
+    assert only(actions, Connect).target.leg is Leg.ACCOUNT
 
 
 def test_a_configuration_that_cannot_connect_is_not_applied() -> None:
