@@ -37,7 +37,7 @@ class LoginRefused(NotAllowed):
 
 
 class Refused(FleetgateError):
-    """The service answered that it did not do it. kind: as in ``views.ERROR_KINDS``."""
+    """The service answered that it did not do it. kind: as in ``error_kinds``."""
 
     def __init__(self, kind: str, message: str, problems: Sequence[Problem] = ()) -> None:
         self.kind, self.problems = kind, tuple(problems)
@@ -97,8 +97,8 @@ class ControlClient:
     ) -> None:
         self._leave()
 
-    def ask(self, verb: str, *, wait_s: float = 0.0, **params: Any) -> Any:
-        """The verb's result. wait_s: how long the service itself may take before it answers.
+    def ask(self, verb: str, *, patience_s: float = 0.0, **params: Any) -> Any:
+        """The verb's result. patience_s: how long the service was asked to wait before it answers.
 
         Parameters that are None are left out. Raises Refused, or Unreachable when no answer comes; then it is
         unknown whether the verb was done."""
@@ -108,7 +108,7 @@ class ControlClient:
         if len(payload) > self._packet_bytes_max:
             raise Refused("limit", f"the service takes at most {self._packet_bytes_max:,} bytes, not {len(payload):,}")
         self._client.publish(self._topic, payload, qos=1)
-        answer = self._answer(id, time.monotonic() + self._timeout_s + wait_s)
+        answer = self._answer(id, time.monotonic() + self._timeout_s + patience_s)
         if answer["ok"]:
             return answer["result"]
         raise Refused.read(answer["error"])

@@ -14,7 +14,7 @@ from provisioner.model.ports import Noun, Page, Store
 from provisioner.model.request import ProvisionRequest, RequestState
 
 PAGE_BYTES_MAX = 262_144  # half of what a connection may have unacknowledged
-PHASES = ("active", "scheduled", "waiting", "expired")  # computed; all of them are stored as pending (D5)
+PHASES = ("active", "scheduled", "waiting", "rejected", "expired")  # computed; all of them are stored as pending (D5)
 
 N = TypeVar("N", bound=Noun)
 Keep = Callable[[N], bool]

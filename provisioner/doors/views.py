@@ -6,36 +6,19 @@ Instants are RFC 3339 texts in UTC. ``made`` and ``row`` alone carry clear secre
 from datetime import datetime
 from typing import Any
 
+from provisioner.doors.error_kinds import kind_of
 from provisioner.model import records
 from provisioner.model.account import Account
 from provisioner.model.audit import AuditEvent
 from provisioner.model.decision import Decision
 from provisioner.model.device import Device
-from provisioner.model.errors import (
-    Conflict,
-    FleetgateError,
-    InvalidInput,
-    LimitReached,
-    NotAllowed,
-    NotFound,
-    Unavailable,
-)
+from provisioner.model.errors import FleetgateError, InvalidInput
 from provisioner.model.request import Grant, ProvisionRequest
 from provisioner.model.user import AccountUser, ProvisionUser
 from provisioner.services.request_making import Made, RowResult
 from provisioner.services.requests import Preview
 
 View = dict[str, Any]
-
-# What is none of these was asked wrongly: ``usage``. What nobody foresaw is ``failure``.
-ERROR_KINDS: tuple[tuple[type[FleetgateError], str], ...] = (
-    (InvalidInput, "invalid_input"),
-    (NotFound, "not_found"),
-    (Conflict, "conflict"),
-    (LimitReached, "limit"),
-    (Unavailable, "unavailable"),
-    (NotAllowed, "not_allowed"),
-)
 
 
 def account(noun: Account) -> View:
@@ -47,7 +30,6 @@ def account(noun: Account) -> View:
         "certificates": noun.certificates.value,
         "enabled": noun.enabled,
         "created_at": _instant(noun.created_at),
-        "version": noun.version,
     }
 
 
@@ -78,7 +60,6 @@ def request(noun: ProvisionRequest, now: datetime) -> View:
         "confirmed_at": _instant(noun.confirmed_at),
         "created_at": _instant(noun.created_at),
         "created_by": noun.created_by,
-        "version": noun.version,
     }
 
 
@@ -107,7 +88,6 @@ def device(noun: Device) -> View:
         "metadata": dict(noun.metadata),
         "certificate_serial": noun.certificate_serial,
         "created_at": _instant(noun.created_at),
-        "version": noun.version,
     }
 
 
@@ -120,7 +100,6 @@ def user(noun: ProvisionUser | AccountUser) -> View:
             "account": noun.account,
             "kind": "provision",
             "created_at": _instant(noun.created_at),
-            "version": noun.version,
         }
     return {
         "id": noun.id,
@@ -135,7 +114,6 @@ def user(noun: ProvisionUser | AccountUser) -> View:
         "coupling": noun.coupling.value,
         "enabled": noun.enabled,
         "created_at": _instant(noun.created_at),
-        "version": noun.version,
     }
 
 
@@ -201,10 +179,9 @@ def row(result: RowResult, *, dry_run: bool) -> View:
 
 def error(refusal: FleetgateError) -> View:
     """``kind`` is what a program decides by, ``message`` and ``problems`` are for people."""
-    kind = next((kind for cls, kind in ERROR_KINDS if isinstance(refusal, cls)), "usage")
     problems = refusal.problems if isinstance(refusal, InvalidInput) else ()
     return {
-        "kind": kind,
+        "kind": kind_of(refusal),
         "message": str(refusal),
         "problems": [{"field": p.field, "rule": p.rule, "shape": p.shape} for p in problems],
     }

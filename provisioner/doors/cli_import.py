@@ -1,0 +1,172 @@
+"""fleetgate request import and export: many requests at once, each reported by its line."""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from provisioner.doors import cli_frame
+from provisioner.doors.cli_desk import Desk, at_service, note
+from provisioner.doors.cli_frame import Command, Failed
+from provisioner.doors.cli_output import cell
+from provisioner.doors.error_kinds import PARTLY_DONE
+
+RESULT_FIELDS = ("line", "id", "account", "client_id", "username", "password", "activation_key")
+COLUMNS = ("line", "ok", "id", "client_id", "username", "password", "activation_key")
+EXPORT_COLUMNS = ("account", "client_id", "username", "activates_on", "expires_on", "coupling")
+# What makes the same request again; the password is not kept, so it is not exported.
+EXPORTED = (
+    *("account", "client_id", "username", "activation_key", "endpoint", "activates_on", "expires_on"),
+    *("reserve_user", "coupling", "configuration", "packages", "max_attempts", "require_approval"),
+)
+Result = dict[str, Any]
+Row = tuple[int, Mapping[str, Any]]
+
+
+@click.command(
+    "import",
+    cls=Command,
+    examples=(
+        "fleetgate request import fleet.csv --dry-run",
+        "fleetgate request import fleet.csv --template template.yaml --results secrets.csv",
+    ),
+)
+@click.argument("file")
+@click.option("--format", type=click.Choice(("csv", "json", "jsonl", "yaml")), help="If the name of FILE does not say.")
+@click.option("--template", type=click.Path(dir_okay=False, path_type=Path), help="Fields for every row, JSON or YAML.")
+@click.option(
+    "--results", type=click.Path(dir_okay=False, path_type=Path), help="Write secrets there (0600, CSV or .jsonl) only."
+)
+@cli_frame.dry_run()
+@at_service
+def import_(
+    desk: Desk, file: str, format: str | None, template: Path | None, results: Path | None, dry_run: bool
+) -> None:
+    """Make a request of each row of FILE (CSV, JSON or YAML, - for stdin), or report it by its line.
+
+    Rows that fail stop no others; exit status 7 when some did. A row overrides the template's fields.
+    """
+    wanted = _read(file, format, template)
+    if not wanted:
+        raise click.UsageError(f"{file} holds no rows")
+    done: list[Result] = []
+    with ExitStack() as stack:
+        secrets = _SecretsFile(stack, results) if results is not None and not dry_run else None
+        try:
+            for result in _progress(_checked(desk, wanted, dry_run), len(wanted)):
+                done.append(_told(result, secrets))
+        finally:
+            desk.print.many(done, COLUMNS)
+            _report(done, len(wanted), dry_run)
+    if any(not result["ok"] for result in done):
+        raise Failed([], PARTLY_DONE)
+
+
+@click.command(
+    cls=Command,
+    examples=("fleetgate request export", "fleetgate request export --account acme --state pending -o csv"),
+)
+@click.option("--account")
+@click.option("--state", type=click.Choice(("pending", "granted", "confirmed", "revoked")))
+@at_service
+def export(desk: Desk, account: str | None, state: str | None) -> None:
+    """Print requests in a form that `request import` takes; passwords and keys are not kept and not in it."""
+    found = desk.connection.pages("request.page", account=account, state=state)
+    desk.print.many((_exported(view) for view in found), EXPORT_COLUMNS, id="client_id")
+
+
+class _SecretsFile:
+    """Takes each new secret before anything else can go wrong. Only the owner can read it; nothing is overwritten."""
+
+    def __init__(self, stack: ExitStack, path: Path) -> None:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            raise Failed([f"error: {path} exists, and results are never overwritten"], 5) from None
+        except OSError as error:
+            raise Failed([f"error: {path} cannot be written: {error.strerror}"], 6) from None
+        self._file: IO[str] = stack.enter_context(os.fdopen(descriptor, "w", encoding="utf-8", newline=""))
+        self._lines = path.suffix == ".jsonl"
+        self._csv = csv.DictWriter(self._file, RESULT_FIELDS, lineterminator="\n")
+        if not self._lines:
+            self._csv.writeheader()
+
+    def take(self, row: Mapping[str, Any]) -> None:
+        if self._lines:
+            self._file.write(json.dumps(row) + "\n")
+        else:
+            self._csv.writerow({name: cell(value) for name, value in row.items()})
+        self._file.flush()
+
+
+def _read(file: str, format: str | None, template: Path | None) -> Sequence[Row]:
+    from provisioner.doors import rows
+    from provisioner.model.draft import REQUEST_FIELDS
+
+    form = format or rows.format_of(file)
+    if form is None:
+        raise click.UsageError(f"say what {file} is with --format")
+    under = rows.read_object(template) if template is not None else {}
+    found = rows.read_rows(rows.read_text(file), form, REQUEST_FIELDS)
+    return [(line, rows.over(under, row)) for line, row in found]
+
+
+def _checked(desk: Desk, wanted: Sequence[Row], dry_run: bool) -> Iterator[Result]:
+    """The service's results. In a dry run nothing is stored, so rows that collide with each other are found here."""
+    seen: set[str] = set()
+    for result in desk.connection.send_rows(wanted, dry_run=dry_run):
+        if dry_run and result["ok"] and result["client_id"] in seen:
+            error = {"kind": "conflict", "message": "an earlier row has this client_id", "problems": []}
+            yield {"line": result["line"], "ok": False, "error": error}
+        else:
+            seen.add(result.get("client_id", ""))
+            yield dict(result)
+
+
+def _told(result: Result, secrets: _SecretsFile | None) -> Result:
+    """As it is printed: flat, and without secrets when there is a file that takes them."""
+    shown = dict.fromkeys(("id", "account", "client_id", "username", "password", "activation_key", "error"))
+    told = {"line": result["line"], "ok": result["ok"], **shown, "warnings": result.get("warnings", [])}
+    if not result["ok"]:
+        told["error"] = result["error"]
+        return told
+    told |= {name: result[name] for name in ("id", "account", "client_id", "username")}
+    if secrets is not None:
+        secrets.take({name: {**told, **result["secrets"]}[name] for name in RESULT_FIELDS})
+    else:
+        told |= result["secrets"]
+    return told
+
+
+def _progress(results: Iterator[Result], count: int) -> Iterator[Result]:
+    """With a bar on stderr when that is a terminal."""
+    if not sys.stderr.isatty():
+        yield from results
+        return
+    with click.progressbar(results, length=count, label="rows", file=sys.stderr) as bar:
+        yield from bar
+
+
+def _report(done: Sequence[Result], wanted: int, dry_run: bool) -> None:
+    for result in done:
+        error = result["error"] or {}
+        lines = [f"{p['field']}: {p['rule']} (got {p['shape']})" for p in error.get("problems", ())]
+        for text in lines or ([error["message"]] if error else []):
+            note(f"line {result['line']}: {text}")
+        for warning in result["warnings"]:
+            note(f"line {result['line']}: warning: {warning}")
+    failed = sum(not result["ok"] for result in done)
+    verb = "would be made" if dry_run else "made"
+    rest = f", {wanted - len(done)} not tried" if len(done) < wanted else ""
+    note(f"{len(done) - failed} {verb}, {failed} failed{rest}")
+
+
+def _exported(view: Mapping[str, Any]) -> Mapping[str, Any]:
+    row = {**view, "require_approval": view["approval"] != "not_required"}
+    return {name: row[name] for name in EXPORTED}

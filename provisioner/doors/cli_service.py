@@ -1,0 +1,96 @@
+"""fleetgate init, serve, status, selftest and fsck: the installation as a whole."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from provisioner.doors import cli_desk, cli_frame
+from provisioner.doors.cli_desk import Desk, at_service
+from provisioner.doors.cli_frame import Command
+
+if TYPE_CHECKING:
+    from provisioner.app import Service
+
+INCONSISTENT = 1
+PORT = click.IntRange(0, 65_535)
+LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@click.command(
+    cls=Command,
+    examples=("fleetgate init plant-1", "fleetgate init plant-2 --host gate.example.org --gate-port 18883"),
+)
+@click.argument("directory", default=".", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--store", default="tinydb", show_default=True, type=click.Choice(("tinydb",)), help="Kind of store.")
+@click.option("--host", multiple=True, help="A further name or address of this server, for its certificate.")
+@click.option("--admin", default="admin", show_default=True, help="Name of the first administrator.")
+@click.option("--gate-port", default=8883, show_default=True, type=PORT)
+@click.option("--broker-port", default=8884, show_default=True, type=PORT, help="Of the embedded account broker.")
+@click.option("--admin-port", default=8885, show_default=True, type=PORT)
+def init(
+    directory: Path, store: str, host: tuple[str, ...], admin: str, gate_port: int, broker_port: int, admin_port: int
+) -> None:
+    """Make an installation in DIRECTORY and print the files that were made. Nothing is overwritten."""
+    from datetime import UTC, datetime
+
+    from provisioner.doors import installation
+
+    plan = installation.Plan(
+        admin=admin, hosts=host, gate_port=gate_port, broker_port=broker_port, admin_port=admin_port
+    )
+    for path in installation.create(directory, plan, datetime.now(UTC)):
+        click.echo(path)
+    cli_desk.note(f"start it with `fleetgate serve -c {directory / installation.SETTINGS_FILE}`")
+
+
+@click.command(cls=Command, examples=("fleetgate serve", "fleetgate serve -c plant-1/fleetgate.yaml"))
+@cli_frame.where()
+def serve(config: Path) -> None:
+    """Run the gate, the provisioner and the embedded account broker until SIGTERM.
+
+    SIGHUP takes renewed certificates."""
+    import asyncio
+    import logging
+
+    import uvloop
+
+    settings = cli_desk.settings(config)
+    logging.basicConfig(level=settings.log_level, format=LOG_LINE, stream=sys.stderr)
+    from provisioner import app
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(app.serve(settings, config.resolve().parent, ready=_ready))
+
+
+@click.command(cls=Command, examples=("fleetgate status", "fleetgate status -o yaml"))
+@at_service
+def status(desk: Desk) -> None:
+    """Show ports, connections, counts of records and what still waits to be done at account brokers."""
+    desk.print.one(desk.ask("status"), id="time")
+
+
+@click.command(cls=Command, examples=("fleetgate selftest", "fleetgate selftest -o json"))
+@at_service
+def selftest(desk: Desk) -> None:
+    """Try store, clock, keys, authority and account brokers; exit status 1 when one fails."""
+    result = desk.ask("selftest")
+    desk.print.many(result["checks"], ("name", "passed", "detail"), id="name")
+    if not result["ok"]:
+        raise cli_frame.Failed(["error: the self-test failed"], INCONSISTENT)
+
+
+@click.command(cls=Command, examples=("fleetgate fsck", "fleetgate fsck -o jsonl"))
+@at_service
+def fsck(desk: Desk) -> None:
+    """List what is inconsistent between records and at account brokers; exit status 1 when there is anything."""
+    findings = desk.ask("fsck")["findings"]
+    desk.print.many(findings, ("kind", "subject", "detail"), id="subject")
+    if findings:
+        raise cli_frame.Failed([f"error: {len(findings)} findings"], INCONSISTENT)
+    cli_desk.note("consistent")
+
+
+def _ready(service: "Service") -> None:
+    cli_desk.note("ready")

@@ -1,0 +1,170 @@
+"""A new installation on disk: settings, key ring, authority, server certificate and the first administrator.
+
+Nothing that exists is overwritten. Files that hold secrets are 0600, folders 0700.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from provisioner.authority.local_ca import LocalAuthority
+from provisioner.model.errors import Conflict, InvalidInput, Problem
+from provisioner.model.secret import Secret
+from provisioner.vault import generate
+from provisioner.vault.keyring import KeyRing, new_ring_text
+
+ADMIN_PURPOSE = "admin"  # of the verifier in admins.json
+SETTINGS_FILE = "fleetgate.yaml"
+CREDENTIAL_FILE = "admin-credential.json"
+RING_FILE, ADMINS_FILE = "keys/ring.json", "admins.json"
+CA_FILE, CA_KEY_FILE = "ca/ca.pem", "ca/ca.key"
+SERVER_FILE, SERVER_KEY_FILE = "tls/server.pem", "tls/server.key"
+DATA_FOLDER = "data"
+PRIVATE, READABLE, PRIVATE_FOLDER = 0o600, 0o644, 0o700
+CREDENTIAL_BYTES_MAX = 4_096
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be made. ports: of the gate, of the embedded account broker and of the admin listener.
+
+    hosts: names and addresses, beside the local ones, under which the server is reached."""
+
+    admin: str = "admin"
+    hosts: Sequence[str] = ()
+    gate_port: int = 8883
+    broker_port: int = 8884
+    admin_port: int = 8885
+
+
+def create(directory: Path, plan: Plan, now: datetime) -> list[Path]:
+    """Make the installation; the files, in order. Conflict when there is one, or any of its files, already."""
+    files = (SETTINGS_FILE, CREDENTIAL_FILE, RING_FILE, ADMINS_FILE, CA_FILE, CA_KEY_FILE, SERVER_FILE, SERVER_KEY_FILE)
+    for name in (*files, DATA_FOLDER):
+        if (directory / name).exists() or (directory / name).is_symlink():
+            raise Conflict(f"{directory / name} exists; an installation is never overwritten")
+    made: list[Path] = []
+    try:
+        _make(directory, plan, now, made)
+    except OSError as error:
+        for path in reversed(made):
+            path.unlink(missing_ok=True)
+        problem = Problem(str(directory), f"must be a folder to write in: {error.strerror}", type(error).__name__)
+        raise InvalidInput([problem]) from None
+    return made
+
+
+def read_credential(path: Path) -> tuple[str, Secret]:
+    """Name and credential of an administrator. Refuses a file that others can read."""
+    try:
+        if path.stat().st_mode & 0o077:
+            raise InvalidInput([Problem(str(path), "must not be readable by others (chmod 600)", "a wider mode")])
+        with path.open("rb") as file:
+            whole = json.loads(file.read(CREDENTIAL_BYTES_MAX))
+        name, credential = whole["name"], whole["credential"]
+    except OSError as error:
+        rule = f"must be a readable credential file: {error.strerror}"
+        raise InvalidInput([Problem(str(path), rule, type(error).__name__)]) from None
+    except (ValueError, KeyError, TypeError):
+        name = credential = None
+    if not isinstance(name, str) or not isinstance(credential, str):
+        raise InvalidInput([Problem(str(path), "must be JSON with name and credential", "something else")])
+    return name, Secret(credential)
+
+
+def _make(directory: Path, plan: Plan, now: datetime, made: list[Path]) -> None:
+    for folder in ("", "keys", "ca", "tls", DATA_FOLDER):
+        (directory / folder).mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+
+    def write(name: str, text: str, mode: int) -> Path:
+        path = directory / name
+        _write_new(path, text, mode)
+        made.append(path)
+        return path
+
+    ring = KeyRing.read(write(RING_FILE, new_ring_text(), PRIVATE))
+    authority = LocalAuthority.create("fleetgate authority", now)
+    certificate, key = authority.server(_hosts(plan), now)
+    write(CA_FILE, authority.pem, READABLE)
+    write(CA_KEY_FILE, authority.key_pem().reveal(), PRIVATE)
+    write(SERVER_FILE, certificate, READABLE)
+    write(SERVER_KEY_FILE, key.reveal(), PRIVATE)
+    credential = generate.password()
+    admins = {plan.admin: ring.verifier(credential, ADMIN_PURPOSE, plan.admin)}
+    write(ADMINS_FILE, json.dumps(admins, indent=1) + "\n", PRIVATE)
+    own = {"name": plan.admin, "credential": credential.reveal()}
+    write(CREDENTIAL_FILE, json.dumps(own, indent=1) + "\n", PRIVATE)
+    # Last, for it is what makes the folder an installation.
+    write(SETTINGS_FILE, settings_text(plan), READABLE)
+
+
+def _hosts(plan: Plan) -> list[str]:
+    return list(dict.fromkeys((*LOCAL_HOSTS, socket.gethostname(), *plan.hosts)))
+
+
+def _write_new(path: Path, text: str, mode: int) -> None:
+    """The mode holds from the first byte on, and whatever is there already stays."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, mode)
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def settings_text(plan: Plan) -> str:
+    """fleetgate.yaml with what an administrator changes first, and why."""
+    return f"""\
+# Settings of this fleetgate installation. Relative paths are relative to this file.
+# `fleetgate config schema` lists every setting, `fleetgate config check` judges this file,
+# and an environment variable overrides a value: FLEETGATE__ADMIN__PORT=9885
+
+gate:
+  # Where factory-fresh devices connect. Add {{kind: websocket, port: 443}} for devices behind a web proxy.
+  listeners:
+    - {{kind: mqtt, host: "0.0.0.0", port: {plan.gate_port}, tls: true}}
+  # Renewed files are taken on SIGHUP.
+  tls:
+    certificate: {SERVER_FILE}
+    key: {SERVER_KEY_FILE}
+
+admin:
+  # Where this command line talks to the service. Keep it on the loopback, or set tls: true.
+  host: 127.0.0.1
+  port: {plan.admin_port}
+  tls: false
+  # Names of administrators with the digests of their credentials.
+  credentials: {ADMINS_FILE}
+
+store:
+  kind: tinydb
+  path: {DATA_FOLDER}
+
+account_brokers:
+  # The account broker inside the service, for evaluation: loopback only.
+  - name: embedded
+    kind: embedded
+    host: 127.0.0.1
+    port: {plan.broker_port}
+    tls: true
+
+authority:
+  certificate: {CA_FILE}
+  key: {CA_KEY_FILE}
+
+# Seals what devices may ask for again. Without this file the data is worth nothing: back it up apart from the data.
+key_ring: {RING_FILE}
+
+policy:
+  # Several requests may use one username and password; then each of them needs an activation key.
+  shared_credentials_require_key: true
+  # platform: a client id is taken once among all open requests. account: once in each account.
+  client_id_scope: platform
+
+log_level: INFO
+"""

@@ -1,0 +1,261 @@
+"""Files that administrators bring: rows of requests as CSV, JSON or YAML, each with the line it begins on.
+
+Bounded before it is parsed, and refused where two readers could understand it differently: duplicate keys, YAML
+aliases, NaN (F-37). Raises InvalidInput only; a value is never in its text.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+
+from provisioner.doors.cli_output import uncell
+from provisioner.model.errors import InvalidInput, Problem
+
+FILE_BYTES_MAX = 16 << 20
+FORMATS = ("csv", "json", "jsonl", "yaml")
+_SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".yaml": "yaml", ".yml": "yaml"}
+_SECRET_COLUMNS = frozenset(("password",))  # taken as they stand: a guard could not be told from the password
+
+Row = tuple[int, Mapping[str, Any]]
+
+
+def format_of(name: str) -> str | None:
+    """By the ending of the file's name; None when that says nothing."""
+    return _SUFFIXES.get(PurePath(name).suffix.lower())
+
+
+def read_text(path: str, bytes_max: int = FILE_BYTES_MAX) -> str:
+    """UTF-8 text of a file, ``-`` for stdin; a byte order mark is taken off."""
+    import click
+
+    try:
+        with click.open_file(path, "rb") as file:
+            data = file.read(bytes_max + 1)
+    except OSError as error:
+        raise _bad(path, f"must be a readable file: {error.strerror}") from None
+    if len(data) > bytes_max:
+        raise _bad(path, f"must be at most {bytes_max:,} bytes")
+    try:
+        return str(data.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise _bad(path, "must be UTF-8") from None
+
+
+def read_rows(text: str, format: str, known: Iterable[str]) -> list[Row]:
+    """known: the columns that a CSV file may have; the other forms are judged row by row by the service."""
+    if format == "csv":
+        return list(_csv_rows(text, frozenset(known)))
+    if format == "yaml":
+        return list(_yaml_rows(text))
+    return list(_json_lines(text) if format == "jsonl" else _json_rows(text))
+
+
+def read_object(path: Path) -> Mapping[str, Any]:
+    """One object from a JSON or YAML file: a configuration, a template."""
+    value = read_value(path)
+    if not isinstance(value, dict):
+        raise _bad(str(path), "must hold an object")
+    return value
+
+
+def read_value(path: Path) -> Any:
+    text = read_text(str(path))
+    try:
+        if format_of(path.name) == "json":
+            return _DECODER.decode(text)
+        return _built(_yaml_root(text)) if text.strip() else None
+    except InvalidInput as error:
+        raise InvalidInput(Problem(f"{path}: {p.field}", p.rule, p.shape) for p in error.problems) from None
+    except (ValueError, RecursionError) as error:
+        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise _bad(f"{path}{line}", "must be JSON") from None
+
+
+def over(template: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with the template's fields under it (EC-41); configurations are merged part by part."""
+    merged = {**template, **row}
+    below, above = template.get("configuration"), row.get("configuration")
+    if isinstance(above, str) and isinstance(below, dict):
+        above = _cell_object(above)
+    if isinstance(below, dict) and isinstance(above, dict):
+        merged["configuration"] = _deep(below, above)
+    return merged
+
+
+def _csv_rows(text: str, known: frozenset[str]) -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        names = [name.strip() for name in next(reader, [])]
+        _check_header(names, known)
+        line = reader.line_num + 1
+        for cells in reader:
+            if cells:
+                yield line, _csv_row(line, names, cells)
+            line = reader.line_num + 1
+    except csv.Error:
+        raise _bad(f"line {reader.line_num}", "must be CSV as RFC 4180 has it") from None
+
+
+def _check_header(names: list[str], known: frozenset[str]) -> None:
+    problems = [
+        Problem(f"column {name!r}", f"is not a field; known are {', '.join(sorted(known))}", "an unknown name")
+        for name in names
+        if name not in known
+    ]
+    problems += [Problem(f"column {n!r}", "must be there once", "twice") for n in set(names) if names.count(n) > 1]
+    if not names:
+        problems.append(Problem("line 1", "must name the columns", "an empty file"))
+    if problems:
+        raise InvalidInput(problems)
+
+
+def _csv_row(line: int, names: list[str], cells: list[str]) -> dict[str, Any]:
+    if len(cells) > len(names):
+        raise _bad(f"line {line}", f"must have at most {len(names)} cells, one a column")
+    pairs = zip(names, cells, strict=False)
+    return {name: text if name in _SECRET_COLUMNS else uncell(text) for name, text in pairs if text != ""}
+
+
+def _json_rows(text: str) -> Iterator[Row]:
+    """The items of one list, found one by one so that each has its line."""
+    at = _skipped(text, 0)
+    if text[at : at + 1] != "[":
+        raise _bad("line 1", "must be a list of objects")
+    at = _skipped(text, at + 1)
+    line, counted = 1, 0
+    while text[at : at + 1] != "]":
+        line, counted = line + text.count("\n", counted, at), at
+        value, at = _json_value(text, at, line)
+        yield line, _object(value, line)
+        at = _skipped(text, at)
+        if text[at : at + 1] == ",":
+            at = _skipped(text, at + 1)
+        elif text[at : at + 1] != "]":
+            raise _bad(f"line {line}", "must be JSON")
+    if _skipped(text, at + 1) != len(text):
+        raise _bad(f"line {line}", "must end with the list")
+
+
+def _json_lines(text: str) -> Iterator[Row]:
+    for line, part in enumerate(text.split("\n"), 1):
+        if part.strip():
+            value, end = _json_value(part, _skipped(part, 0), line)
+            if _skipped(part, end) != len(part):
+                raise _bad(f"line {line}", "must be one JSON object")
+            yield line, _object(value, line)
+
+
+def _json_value(text: str, at: int, line: int) -> tuple[Any, int]:
+    try:
+        return _DECODER.raw_decode(text, at)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, json.JSONDecodeError):
+            line += text.count("\n", at, error.pos)
+        raise _bad(f"line {line}", "must be JSON, without NaN and without a key twice") from None
+
+
+def _skipped(text: str, at: int) -> int:
+    """The next place that is not white space; a list that never ends stops at the end of the text."""
+    while text[at : at + 1] in (" ", "\t", "\n", "\r"):
+        at += 1
+    return at
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key twice")
+    return value
+
+
+def _no_constant(_: str) -> Any:
+    raise ValueError("NaN or an infinity")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe, and without aliases, repeated keys and values that turn into dates by their looks."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]  # the stubs lack it
+            raise _bad(f"line {line}", "must not use an alias (*name): write the values out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        made: dict[Any, Any] = super().construct_mapping(node, deep)
+        if len(made) != len(node.value):
+            raise _bad(f"line {node.start_mark.line + 1}", "must not repeat a key")
+        return made
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _yaml_rows(text: str) -> Iterator[Row]:
+    root = _yaml_root(text)
+    if not isinstance(root, yaml.SequenceNode):
+        raise _bad("line 1", "must be a list of objects")
+    for node in root.value:
+        line = node.start_mark.line + 1
+        yield line, _object(_built(node), line)
+
+
+def _yaml_root(text: str) -> yaml.Node:
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise _bad(f"line {mark.line + 1}" if mark else "the file", "must be YAML") from None
+    except RecursionError:
+        raise _bad("the file", "must not be nested so deep") from None
+    if root is None:
+        raise _bad("the file", "must not be empty")
+    return root
+
+
+def _built(node: yaml.Node) -> Any:
+    loader = _Loader("")
+    try:
+        return loader.construct_document(node)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        raise _bad(f"line {node.start_mark.line + 1}", "must hold plain values only") from None
+    finally:
+        loader.dispose()
+
+
+def _object(value: Any, line: int) -> Mapping[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise _bad(f"line {line}", "must be an object of fields")
+    return value
+
+
+def _cell_object(text: str) -> Any:
+    try:
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return text  # the service says what is wrong with it
+
+
+def _deep(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        merged[name] = _deep(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _bad(field: str, rule: str) -> InvalidInput:
+    return InvalidInput([Problem(field, rule, "something else")])
