@@ -22,7 +22,8 @@ class Circumstances:
 
     key_matches: True or False for the key that came (or did not come), whether or not one is required.
     contended: another connection is being provisioned as this client id. shared: other open requests
-    use the same username and password. now: UTC.
+    use the same username and password. repeated: the device asks again what was granted already, so that
+    its answer is owed rather than new. now: UTC.
     """
 
     request: ProvisionRequest
@@ -33,6 +34,7 @@ class Circumstances:
     key_matches: bool
     contended: bool = False
     shared: bool = False
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +171,7 @@ def _is_approved(c: Circumstances) -> Refusal | None:
 
 def _attempts_are_left(c: Circumstances) -> Refusal | None:
     limit = c.request.max_attempts
-    if limit is None or c.request.attempts < limit:
+    if limit is None or c.request.attempts < limit or c.repeated:
         return None
     return _refused("attempts_exhausted", f"all {limit} attempts are used; re-arm it to allow more")
 

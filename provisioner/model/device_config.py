@@ -4,6 +4,7 @@ parameters that the gate always wins (EC-27 to EC-29, F-47).
 A configuration maps component pids to properties: ``{"pid": {"property": value}}``.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,15 +19,22 @@ DEPTH_MAX = 32
 NODES_MAX = 10_000
 
 
-def _squeeze(name: str) -> str:
-    """One form for all spellings of a name: compatibility-normalised, case-folded, letters and digits only."""
+def _fold(name: str) -> str:
+    """Compatibility-normalised, case-folded and without invisible characters."""
     folded = unicodedata.normalize("NFKC", name).casefold()
-    return "".join(c for c in folded if c.isalnum())
+    return "".join(c for c in folded if unicodedata.category(c) != "Cf")
+
+
+def _squeeze(name: str) -> str:
+    """One form for all spellings of a name: folded, letters and digits only."""
+    return "".join(c for c in _fold(name) if c.isalnum())
 
 
 _GENERATED_SQUEEZED = frozenset(_squeeze(name) for name in ALWAYS_GENERATED)
 _TRANSPORT_SQUEEZED = "mqttdatatransport"
-_NAME_KEYS = ("name", "id", "key", "property", "parameter")
+# A further cloud connection is a pid with a suffix, "MqttDataTransport-2"; that is no part of a parameter's name.
+_FURTHER_TRANSPORT = re.compile(f"{_TRANSPORT_SQUEEZED}-[a-z0-9]+")
+_NAME_KEYS = frozenset(("name", "id", "key", "property", "parameter"))
 
 
 def generated(broker_url: str, account: str, client_id: str, username: str, password: object) -> dict[str, Any]:
@@ -88,10 +96,19 @@ def _check_bounds(additional: Mapping[Any, Any]) -> Iterator[str]:
         if nodes > NODES_MAX:
             yield f"must hold at most {NODES_MAX:,} values"
             return
+        if not all(map(_can_be_kept, level)):
+            yield "must hold only names that are text, and whole numbers of at most 64 bits"
+            return
         level = [child for node in level for child in _children(node)]
         if not level:
             return
     yield f"must be at most {DEPTH_MAX} levels deep"
+
+
+def _can_be_kept(node: Any) -> bool:
+    if isinstance(node, Mapping):
+        return all(isinstance(name, str) for name in node)
+    return not isinstance(node, int) or -(2**63) <= node < 2**63
 
 
 def _children(node: Any) -> Sequence[Any]:
@@ -126,19 +143,26 @@ def _clean(value: Any, path: tuple[str, ...], dropped: list[str]) -> Any:
         return value
     kept = []
     for item in value:
-        # A list of {"name": ..., "value": ...} is one more way to spell properties.
-        spelled = next(
-            (item[k] for k in _NAME_KEYS if isinstance(item, Mapping) and isinstance(item.get(k), str)), None
-        )
-        if spelled is not None and _names_generated((*path, spelled)):
+        spelled = next((name for name in _names_in(item) if _names_generated((*path, name))), None)
+        if spelled is not None:
             dropped.append("/".join((*path, spelled)))
         else:
             kept.append(_clean(item, path, dropped))
     return kept
 
 
+def _names_in(item: Any) -> Iterator[str]:
+    """A list of ``{"name": ..., "value": ...}`` is one more way to spell properties."""
+    if isinstance(item, Mapping):
+        yield from (name for key, name in item.items() if _squeeze(str(key)) in _NAME_KEYS and isinstance(name, str))
+
+
 def _names_generated(path: tuple[str, ...]) -> bool:
-    squeezed = "".join(_squeeze(part) for part in path)
+    whole = _fold("/".join(path))
+    return any(map(_names_parameter, (whole, _FURTHER_TRANSPORT.sub(_TRANSPORT_SQUEEZED, whole))))
+
+
+def _names_parameter(folded: str) -> bool:
+    squeezed = _squeeze(folded)
     _, in_transport, rest = squeezed.rpartition(_TRANSPORT_SQUEEZED)
-    # "MqttDataTransport-2" is a further cloud connection: its number is not part of the parameter's name.
     return (rest.lstrip("0123456789") if in_transport else squeezed) in _GENERATED_SQUEEZED

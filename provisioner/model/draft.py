@@ -58,7 +58,7 @@ class Fields:
 
     def text(self, name: str, *checks: Callable[[str], Any], required: bool = False) -> str | None:
         value = self._raw.get(name)
-        if value is None or (value == "" and not required):
+        if value is None or value == "":
             if required:
                 self.problem(name, "is required", value)
             return None
@@ -80,7 +80,7 @@ class Fields:
 
     def number(self, name: str, least: int, most: int) -> int | None:
         value = self._raw.get(name)
-        if isinstance(value, str) and value.strip().isdigit() and len(value) < 20:
+        if isinstance(value, str) and value.strip().isdecimal() and len(value) < 20:
             value = int(value)
         if value is None or value == "":
             return None
@@ -188,7 +188,7 @@ def read_configuration(fields: Fields, value: Any) -> Mapping[str, Any]:
     rules = list(device_config.check(value))
     if not rules:
         try:
-            if len(json.dumps(value, allow_nan=False).encode()) > CONFIGURATION_BYTES_MAX:
+            if len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode()) > CONFIGURATION_BYTES_MAX:
                 rules.append(f"must be at most {CONFIGURATION_BYTES_MAX:,} bytes as JSON")
         except (TypeError, ValueError, UnicodeEncodeError):
             rules.append("must hold only texts, finite numbers, true, false, null, lists and objects")

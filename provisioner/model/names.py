@@ -77,7 +77,7 @@ def check_password(password: str) -> Iterator[str]:
 
 def check_endpoint(url: str) -> Iterator[str]:
     """EC-18: where a device goes next: ``scheme://host[:port][/path]`` without credentials."""
-    if len(url) > 2048 or any(c.isspace() or unicodedata.category(c) == "Cc" for c in url):
+    if len(url) > 2048 or any(c.isspace() or unicodedata.category(c) in ("Cc", "Cs") for c in url):
         yield "must be at most 2,048 characters without white space"
         return
     try:

@@ -156,7 +156,7 @@ class ProvisionRequest:
             return "scheduled"
         if self.expires_on is not None and now >= self.expires_on:
             return "expired"
-        return "waiting" if self.approval is Approval.AWAITING else "active"
+        return {Approval.AWAITING: "waiting", Approval.REJECTED: "rejected"}.get(self.approval, "active")
 
     def unique(self) -> dict[str, str]:
         if not self.is_open:

@@ -11,7 +11,13 @@ from provisioner.services.platform import Platform
 
 
 async def circumstances(
-    platform: Platform, request: ProvisionRequest, now: datetime, *, key_matches: bool = True, contended: bool = False
+    platform: Platform,
+    request: ProvisionRequest,
+    now: datetime,
+    *,
+    key_matches: bool = True,
+    contended: bool = False,
+    repeated: bool = False,
 ) -> Circumstances:
     """Read what belongs to the request. Raises NotFound when its account is gone."""
     account = await platform.store.get(Account, request.account)
@@ -26,6 +32,7 @@ async def circumstances(
         now=now,
         key_matches=key_matches,
         contended=contended,
+        repeated=repeated,
         shared=request.key_verifier is None and await is_shared(platform, request),
     )
 

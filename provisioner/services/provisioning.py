@@ -66,6 +66,7 @@ class Provisioning:
             self._platform.now(),
             key_matches=self._key_matches(request, message),
             contended=asker.contended,
+            repeated=_is_owed(request, message),
         )
         refusal = decide(case)
         if refusal is not None:
@@ -162,3 +163,9 @@ class Provisioning:
                 details=details,
             )
         )
+
+
+def _is_owed(request: ProvisionRequest, message: ProvisionMessage) -> bool:
+    """Whether this question was granted before and its answer can still be said again (F-15, F-28)."""
+    grant = request.grant
+    return grant is not None and grant.sealed is not None and grant.message_id == message.message_id
