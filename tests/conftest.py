@@ -1,0 +1,46 @@
+"""Installations that tests share: starting one costs half a second, so only those that break it get their own."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.installation import Installation
+
+
+@pytest.fixture(scope="session")
+def shared_installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """Running, with the accounts acme (on broker north) and bolt (on broker south). Leave it as healthy as it was."""
+    installation = Installation(tmp_path_factory.mktemp("shared") / "installation", brokers=("north", "south"))
+    with installation.running():
+        installation.account("acme", "north")
+        installation.account("bolt", "south")
+        yield installation
+
+
+@pytest.fixture(scope="session")
+def _numbers() -> Iterator[int]:
+    return itertools.count(1)
+
+
+@pytest.fixture
+def fresh_id(_numbers: Iterator[int]) -> Callable[[], str]:
+    """Client ids that no other test uses."""
+    return lambda: f"gw{next(_numbers):05d}"
+
+
+@pytest.fixture
+def make_installation(tmp_path: Path) -> Iterator[Callable[..., Installation]]:
+    """Installations of the test's own, not yet started; whatever still runs at the end is killed."""
+    made: list[Installation] = []
+
+    def make(**settings: Any) -> Installation:
+        made.append(Installation(tmp_path / f"installation-{len(made)}", **settings))
+        return made[-1]
+
+    yield make
+    for installation in made:
+        if installation.process is not None and installation.process.poll() is None:
+            installation.kill()
