@@ -16,7 +16,7 @@ setup: .venv/stamp ## make .venv with everything that constraints.txt names; qui
 	@touch $@
 
 demo: setup ## the whole walk on this machine, with nothing else installed
-	.venv/bin/python -m tests.demo.run
+	.venv/bin/python -m device_sim.demo
 
 test: setup ## every test but the soak; installs the Debian packages they need, or names them
 	scripts/system-packages

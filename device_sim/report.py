@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 PERCENTILES = (50, 95, 99)
@@ -55,17 +56,18 @@ class Report:
         return {"expectations_met": self.is_met} | asdict(self)
 
     def print(self, console: Console) -> None:
-        """A title and a few rows per fleet; rows that have nothing to say are left out."""
+        """One row a fleet; the faults that were injected have a column when there were any."""
+        has_faults = any(fleet.faults for fleet in self.fleets)
+        table = Table(
+            title=f"{self.elapsed_s:.1f} s, seed {self.seed}{', DEADLINE PASSED' if self.deadline_passed else ''}"
+        )
+        for name in ("fleet", "kind", "outcomes", "answers", "p50 s", "max s", "as expected"):
+            table.add_column(name, justify="right" if name.endswith(" s") else "left")
+        if has_faults:
+            table.add_column("faults")
         for fleet in self.fleets:
-            expected = " or ".join(fleet.expect)
-            verdict = "as expected" if fleet.is_met else f"NOT as expected: {fleet.as_expected} {expected}"
-            console.print(f"{fleet.name} ({fleet.kind}), {fleet.devices}: {verdict}", markup=False, highlight=False)
-            rows = Table(show_header=False, box=None)
-            for name, text in _rows(fleet):
-                if text:
-                    rows.add_row(name, text)
-            console.print(rows)
-        console.print(f"{self.elapsed_s:.1f} s, seed {self.seed}{', DEADLINE PASSED' if self.deadline_passed else ''}")
+            table.add_row(*map(escape, _cells(fleet)), *([escape(_counts(fleet.faults))] if has_faults else []))
+        console.print(table)
 
 
 def percentiles(values: Iterable[float]) -> dict[str, float]:
@@ -77,14 +79,12 @@ def percentiles(values: Iterable[float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in (at | {"max": ordered[-1]}).items()}
 
 
-def _rows(fleet: FleetReport) -> list[tuple[str, str]]:
-    return [
-        ("outcomes", _counts(fleet.outcomes)),
-        ("attempts", str(fleet.attempts)),
-        ("answers", _counts(fleet.answers)),
-        ("latency", ", ".join(f"{name} {value:.2f} s" for name, value in fleet.latency_s.items())),
-        ("faults", _counts(fleet.faults)),
-    ]
+def _cells(fleet: FleetReport) -> tuple[str, ...]:
+    wanted = "" if fleet.is_met else f", expected {' or '.join(fleet.expect)}"
+    latency = [f"{fleet.latency_s[name]:.2f}" if fleet.latency_s else "" for name in ("p50", "max")]
+    verdict = f"{fleet.as_expected}/{fleet.devices}{wanted}"
+    name = fleet.name if fleet.name == fleet.kind else f"{fleet.name} ({fleet.kind})"
+    return name, _counts(fleet.outcomes), _counts(fleet.answers), *latency, verdict
 
 
 def _counts(counts: dict[str, int]) -> str:
