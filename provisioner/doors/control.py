@@ -8,6 +8,7 @@ On the admin listener an administrator publishes to ``ctl/v1/<client-id>/request
 
 import json
 import logging
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -68,8 +69,9 @@ class Control:
         except FleetgateError as error:
             return _encode({"id": id, "ok": False, "error": views.error(error)})
         except Exception as error:
-            # The text of an unforeseen error may hold what must not leave; its type does not.
-            log.error("control verb failed: %s", type(error).__name__, exc_info=True)
+            # The text of an unforeseen error may hold what must not leave; its type and its place do not.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            log.error("control verb failed: %s at %s:%s", type(error).__name__, place.filename, place.lineno)
             failure = {"kind": "failure", "message": f"internal error: {type(error).__name__}", "problems": []}
             return _encode({"id": id, "ok": False, "error": failure})
 

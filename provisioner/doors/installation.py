@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from string import Template
 
 from provisioner.authority.local_ca import LocalAuthority
 from provisioner.model.errors import Conflict, InvalidInput, Problem
@@ -119,46 +120,60 @@ def _write_new(path: Path, text: str, mode: int) -> None:
 
 def settings_text(plan: Plan) -> str:
     """fleetgate.yaml with what an administrator changes first, and why."""
-    return f"""\
+    return _SETTINGS.substitute(
+        gate_port=plan.gate_port,
+        admin_port=plan.admin_port,
+        broker_port=plan.broker_port,
+        server=SERVER_FILE,
+        server_key=SERVER_KEY_FILE,
+        admins=ADMINS_FILE,
+        data=DATA_FOLDER,
+        ca=CA_FILE,
+        ca_key=CA_KEY_FILE,
+        ring=RING_FILE,
+    )
+
+
+_SETTINGS = Template("""\
 # Settings of this fleetgate installation. Relative paths are relative to this file.
 # `fleetgate config schema` lists every setting, `fleetgate config check` judges this file,
 # and an environment variable overrides a value: FLEETGATE__ADMIN__PORT=9885
 
 gate:
-  # Where factory-fresh devices connect. Add {{kind: websocket, port: 443}} for devices behind a web proxy.
+  # Where factory-fresh devices connect. Add {kind: websocket, port: 443} for devices behind a web proxy.
   listeners:
-    - {{kind: mqtt, host: "0.0.0.0", port: {plan.gate_port}, tls: true}}
+    - {kind: mqtt, host: "0.0.0.0", port: $gate_port, tls: true}
   # Renewed files are taken on SIGHUP.
   tls:
-    certificate: {SERVER_FILE}
-    key: {SERVER_KEY_FILE}
+    certificate: $server
+    key: $server_key
 
 admin:
   # Where this command line talks to the service. Keep it on the loopback, or set tls: true.
   host: 127.0.0.1
-  port: {plan.admin_port}
+  port: $admin_port
   tls: false
   # Names of administrators with the digests of their credentials.
-  credentials: {ADMINS_FILE}
+  credentials: $admins
 
 store:
   kind: tinydb
-  path: {DATA_FOLDER}
+  path: $data
 
 account_brokers:
   # The account broker inside the service, for evaluation: loopback only.
   - name: embedded
     kind: embedded
     host: 127.0.0.1
-    port: {plan.broker_port}
+    port: $broker_port
     tls: true
 
 authority:
-  certificate: {CA_FILE}
-  key: {CA_KEY_FILE}
+  certificate: $ca
+  key: $ca_key
 
 # Seals what devices may ask for again. Without this file the data is worth nothing: back it up apart from the data.
-key_ring: {RING_FILE}
+key_ring: $ring
 
 policy:
   # Several requests may use one username and password; then each of them needs an activation key.
@@ -167,4 +182,4 @@ policy:
   client_id_scope: platform
 
 log_level: INFO
-"""
+""")

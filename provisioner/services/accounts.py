@@ -75,12 +75,13 @@ class Accounts:
         return updated
 
     async def delete(self, actor: str, name: str, *, dry_run: bool = False) -> Account:
-        """Only an account without requests and users can go."""
+        """Only an account without requests and users can go. Its provision users go with it: their names are free."""
         account = await self.show(name)
         for noun, what in ((ProvisionRequest, "requests"), (AccountUser, "users")):
             if count := await self._platform.store.count(noun, where={"account": name}):
                 raise Conflict(f"account {name} still has {count} {what}; delete or revoke them first")
-        await self._commit(actor, "account.delete", account, [Delete(account)], dry_run)
+        logins = await self._platform.store.find(ProvisionUser, "account", name)
+        await self._commit(actor, "account.delete", account, [Delete(account), *map(Delete, logins)], dry_run)
         return account
 
     async def show(self, name: str) -> Account:
