@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -58,11 +59,10 @@ class Report:
     def print(self, console: Console) -> None:
         """One row a fleet; the faults that were injected have a column when there were any."""
         has_faults = any(fleet.faults for fleet in self.fleets)
-        table = Table(
-            title=f"{self.elapsed_s:.1f} s, seed {self.seed}{', DEADLINE PASSED' if self.deadline_passed else ''}"
-        )
-        for name in ("fleet", "kind", "outcomes", "answers", "p50 s", "max s", "as expected"):
-            table.add_column(name, justify="right" if name.endswith(" s") else "left")
+        late = ", DEADLINE PASSED" if self.deadline_passed else ""
+        table = Table(title=f"{self.elapsed_s:.1f} s, seed {self.seed}{late}", box=SIMPLE_HEAD, pad_edge=False)
+        for name in ("fleet", "outcomes", "answers", "p50 s", "max s", "met"):
+            table.add_column(name, justify="right" if name.endswith(" s") else "left", overflow="fold")
         if has_faults:
             table.add_column("faults")
         for fleet in self.fleets:
@@ -83,8 +83,7 @@ def _cells(fleet: FleetReport) -> tuple[str, ...]:
     wanted = "" if fleet.is_met else f", expected {' or '.join(fleet.expect)}"
     latency = [f"{fleet.latency_s[name]:.2f}" if fleet.latency_s else "" for name in ("p50", "max")]
     verdict = f"{fleet.as_expected}/{fleet.devices}{wanted}"
-    name = fleet.name if fleet.name == fleet.kind else f"{fleet.name} ({fleet.kind})"
-    return name, _counts(fleet.outcomes), _counts(fleet.answers), *latency, verdict
+    return fleet.name, _counts(fleet.outcomes), _counts(fleet.answers), *latency, verdict
 
 
 def _counts(counts: dict[str, int]) -> str:
