@@ -1,4 +1,4 @@
-"""JSON from strangers: bounded depth, no duplicate keys, no NaN or infinity, numbers that fit (F-37)."""
+"""JSON from strangers: bounded depth, no duplicate keys, no NaN or infinity, numbers and texts that fit (F-37)."""
 
 import json
 import math
@@ -7,8 +7,11 @@ from typing import Any
 
 from provisioner.dialects.limits import JSON_DEPTH_MAX, PAYLOAD_BYTES_MAX
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# The closing quote is optional, or a text without one would be scanned again from each quote that is in it.
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_DIGITS_MAX = len(str(-(2**63)))
 
 
 class NotStrictJson(ValueError):
@@ -23,15 +26,19 @@ def loads(data: bytes, *, bytes_max: int = PAYLOAD_BYTES_MAX, depth_max: int = J
     if _bracket_depth(data) > depth_max:
         raise NotStrictJson(f"must be at most {depth_max} levels deep")
     try:
-        text = data.decode("utf-8")
-        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
+        value = _READER.decode(data.decode("utf-8"))
+        if _SURROGATE.search(data):
+            # Escapes may spell what no UTF-8 carries; nothing behind this door could store or send it.
+            json.dumps(value, ensure_ascii=False).encode()
     except NotStrictJson:
         raise
     except UnicodeDecodeError:
         raise NotStrictJson("must be UTF-8") from None
+    except UnicodeEncodeError:
+        raise NotStrictJson("must not hold half a character") from None
     except ValueError:
-        # Also a number of more digits than the interpreter converts.
         raise NotStrictJson("must be JSON") from None
+    return value
 
 
 def _bracket_depth(data: bytes) -> int:
@@ -62,3 +69,15 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise NotStrictJson("must not hold a number too large for a double")
     return number
+
+
+def _whole(text: str) -> int:
+    number = int(text) if len(text) <= _DIGITS_MAX else 2**63
+    if not -(2**63) <= number < 2**63:
+        raise NotStrictJson("must not hold a whole number of more than 64 bits")
+    return number
+
+
+_READER = json.JSONDecoder(
+    object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
+)
