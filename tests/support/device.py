@@ -18,6 +18,8 @@ from broker.packets import (
     Connect,
     Disconnect,
     Packet,
+    PingReq,
+    PingResp,
     PubAck,
     Publish,
     SubAck,
@@ -26,6 +28,8 @@ from broker.packets import (
     Version,
     Will,
 )
+from broker.properties import NO_PROPERTIES, Properties
+from tests.support.websocket import WebSocketStream
 
 DEADLINE_S = 8.0
 
@@ -38,6 +42,7 @@ class Address:
     ca: Path | None = None
     host: str = "127.0.0.1"
     source: str = "127.0.0.1"
+    websocket: bool = False
 
 
 class Wire:
@@ -49,7 +54,8 @@ class Wire:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if address.ca is not None:
             raw = ssl.create_default_context(cafile=address.ca).wrap_socket(raw, server_hostname="localhost")
-        self.socket = raw
+        self.socket: socket.socket | WebSocketStream = WebSocketStream(raw) if address.websocket else raw
+        self.greeting: ConnAck | None = None
         self._decoder = Decoder(version=version, packet_bytes_max=8_000_000)
         self._kept: list[Packet] = []
         self._packet_id = 0
@@ -79,12 +85,14 @@ class Wire:
         *,
         will: Will | None = None,
         clean: bool = True,
+        properties: Properties = NO_PROPERTIES,
     ) -> int:
-        """CONNECT, and the code of the CONNACK; -1 when the peer just closed."""
+        """CONNECT, and the code of the CONNACK (whole in ``greeting``); -1 when the peer just closed."""
         secret = password.encode() if password is not None else None
-        self.send(Connect(client_id, username=username, password=secret, will=will, clean_start=clean))
+        self.send(Connect(client_id, clean, 60, username, secret, will, properties))
         packet = self.next(ConnAck)
-        return packet.code if isinstance(packet, ConnAck) else -1
+        self.greeting = packet if isinstance(packet, ConnAck) else None
+        return self.greeting.code if self.greeting else -1
 
     def subscribe(self, *filters: str) -> tuple[int, ...]:
         """The codes of the SUBACK; empty when the peer closed."""
@@ -119,6 +127,14 @@ class Wire:
                     return self._kept.pop(index)
             if not self._read(until_s - time.monotonic()):
                 return None
+
+    def heard(self) -> list[Publish]:
+        """Every message that came before the answer to a PINGREQ that is sent now; fails when the peer closed."""
+        self.send(PingReq())
+        assert self.next(PingResp) is not None, "the connection is gone"
+        messages = [packet for packet in self._kept if isinstance(packet, Publish)]
+        self._kept = [packet for packet in self._kept if not isinstance(packet, Publish)]
+        return messages
 
     def is_cut(self, timeout_s: float = DEADLINE_S) -> bool:
         """Whether the peer closes within the time; what it still says is dropped."""

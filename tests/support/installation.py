@@ -25,6 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CLI = (sys.executable, "-m", "provisioner.doors.cli")
 
 
+class ServiceDied(AssertionError):
+    """It ended before it answered an administrator."""
+
+
 class Installation:
     """Ports are chosen once, so that a restarted service is found where it was."""
 
@@ -35,6 +39,7 @@ class Installation:
         plain, secure, websocket, admin, *accounts = free_ports(4 + len(brokers))
         self.plain = Address(plain)
         self.secure = Address(secure, folder / "ca/ca.pem")
+        self.websocket = Address(websocket, websocket=True)
         self.websocket_port, self.admin_port = websocket, admin
         self.account_brokers = {
             name: Address(port, folder / "ca/ca.pem") for name, port in zip(brokers, accounts, strict=True)
@@ -48,7 +53,7 @@ class Installation:
         return self.folder / "fleetgate.yaml"
 
     def start(self, **environment: str) -> None:
-        """Run the service and wait until an administrator is answered."""
+        """Run the service and wait until an administrator is answered. Raises ServiceDied."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*CLI, "serve", "-c", str(self.config)],
@@ -63,7 +68,8 @@ class Installation:
                 self.ask("status")
                 return
             except Unreachable:
-                assert self.process.poll() is None, f"serve ended: {self.log.read_text()[-2000:]}"
+                if self.process.poll() is not None:
+                    raise ServiceDied(f"serve ended: {self.log.read_text()[-2000:]}") from None
                 assert time.monotonic() < until_s, "serve does not answer"
                 time.sleep(0.02)
 
