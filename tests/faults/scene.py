@@ -1,0 +1,66 @@
+"""Who takes part in an attack on a running installation: every door, the spy, and devices that have moved home."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from broker.packets import V5, V311, Version
+from tests.support.device import Address, Credentials, JsonDevice, Wire
+from tests.support.installation import Installation
+
+FreshId = Callable[[], str]
+
+# Every listener of the gate in both versions.
+WAYS: Final = [(door, version) for door in ("plain", "secure", "websocket") for version in (V311, V5)]
+NOT_AUTHORIZED: Final[Mapping[int, int]] = {V311: 5, V5: 0x87}
+
+
+def door(installation: Installation, name: str, source: str = "127.0.0.1") -> Address:
+    """A listener of the gate by its name, reached from that loopback address."""
+    addresses = {"plain": installation.plain, "secure": installation.secure, "websocket": installation.websocket}
+    return replace(addresses[name], source=source)
+
+
+def spy_on(installation: Installation, client_id: str, version: Version = V311) -> JsonDevice:
+    """A device of its own right that listens on everything it may; nothing of others may reach it."""
+    spy = installation.device(installation.request(client_id), version=version)
+    assert spy.wire.subscribe(f"$EDC/provision/{client_id}/#") == (1,)
+    return spy
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A provisioned device of account acme, which lives on broker north."""
+
+    credentials: Credentials
+    answer: Mapping[str, Any]
+    home: Address
+
+    @property
+    def topic(self) -> str:
+        """Of its own, on its account broker."""
+        return f"{self.answer['account']}/{self.answer['client_id']}"
+
+    def connect(self) -> Wire:
+        """At home, subscribed to everything of its own."""
+        wire = Wire(self.home)
+        assert wire.connect(self.answer["client_id"], self.answer["username"], self.answer["password"]) == 0
+        assert wire.subscribe(f"{self.topic}/#", f"$EDC/{self.topic}/#") == (1, 1)
+        return wire
+
+    def heard(self, wire: Wire) -> list[tuple[str, bytes]]:
+        """What ``wire`` had heard before a message that it sends to itself now: nothing overtakes on that broker."""
+        end = f"{self.topic}/end"
+        wire.publish(end, b"", wait=False)
+        messages: list[tuple[str, bytes]] = []
+        while (message := wire.message()) is not None and message.topic != end:
+            messages.append((message.topic, message.payload))
+        assert message is not None, "the connection is gone"
+        return messages
+
+
+def resident(installation: Installation, client_id: str) -> Resident:
+    credentials = installation.request(client_id)
+    return Resident(
+        credentials, installation.provision(credentials, broker="north"), installation.account_brokers["north"]
+    )
