@@ -170,7 +170,8 @@ class Application(Protocol):
 
     async def received(self, connection: Connection, topic: str, payload: bytes, dup: bool) -> None:
         """A message that the connection may publish. The PUBACK is sent when this returns, so returning means
-        that its effects are durable. Raising closes the connection and nothing is acknowledged."""
+        that its effects are durable; what was sent meanwhile leaves behind it. Raising closes the connection and
+        nothing is acknowledged."""
 
     def acknowledged(self, connection: Connection, topic: str) -> None:
         """The device sent PUBACK for a message that was sent to it on ``topic``."""

@@ -41,9 +41,9 @@ class GateConnection(SessionDriver):
     """See ``access.Connection`` for the application's half; the rest is called by the wire and the hall."""
 
     __slots__ = (
-        "_admission", "_admit_by_s", "_finish_timer", "_in_flight", "_messages", "_permitted", "_refusals",
-        "_shortage", "_subscriptions", "_told", "_turn_away_at_s", "address", "id", "listener", "secure", "standing",
-        "version",
+        "_admission", "_admit_by_s", "_delivering", "_finish_timer", "_in_flight", "_messages", "_permitted",
+        "_refusals", "_shortage", "_subscriptions", "_told", "_turn_away_at_s", "address", "id", "listener", "secure",
+        "standing", "version",
     )  # fmt: skip
 
     def __init__(self, hall: Hall, listener: str, stack: Stack | None, *, secure: bool) -> None:
@@ -62,6 +62,7 @@ class GateConnection(SessionDriver):
         self._in_flight: dict[int, str] = {}
         self._messages: TokenBucket | None = None
         self._refusals = 0
+        self._delivering = False
         self._told = False
         self._finish_timer: asyncio.TimerHandle | None = None
 
@@ -99,7 +100,8 @@ class GateConnection(SessionDriver):
         except (OutboundFull, MessageTooLarge) as failure:
             self._observe("answer.refused", "queue_full" if isinstance(failure, OutboundFull) else "packet_too_large")
             return False
-        self._flush_soon()
+        if not self._delivering:
+            self._flush_soon()
         self._arm()
         return True
 
@@ -263,8 +265,16 @@ class GateConnection(SessionDriver):
             await asyncio.sleep(wait_s)
         self._bucket().take(self._hall.clock())
         self._hall.displace(self._hall.roster.claim(self.identity, self, self._hall.clock()), self)
-        await self._hall.application.received(self, event.topic, event.payload, event.dup)
+        self._delivering = True
+        try:
+            await self._hall.application.received(self, event.topic, event.payload, event.dup)
+        finally:
+            self._delivering = False
+        # The PUBACK in front of the answers: a device leaves as soon as it has its answer, and leaving with a PUBACK
+        # unread resets the connection, which can take away the acknowledgement that the device has just sent.
+        answers = self._session.take_output()
         self._acknowledge(event, ReasonCode.SUCCESS)
+        self._wire.write(self._session.take_output() + answers)
 
     def _acknowledge(self, event: PublishReceived, code: ReasonCode) -> None:
         if event.packet_id is not None and self.is_open:

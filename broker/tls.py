@@ -37,7 +37,7 @@ def reload_context(context: ssl.SSLContext, files: TlsFiles) -> None:
 class TlsLayer:
     """See ``Layer``."""
 
-    __slots__ = ("_incoming", "_is_ended", "_is_ready", "_outgoing", "_tls")
+    __slots__ = ("_incoming", "_is_ended", "_is_ready", "_outgoing", "_said_goodbye", "_tls")
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._incoming = ssl.MemoryBIO()
@@ -45,6 +45,7 @@ class TlsLayer:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._is_ready = False
         self._is_ended = False
+        self._said_goodbye = False
 
     @property
     def is_ready(self) -> bool:
@@ -64,22 +65,22 @@ class TlsLayer:
         except ssl.SSLWantReadError:
             return b""
         except ssl.SSLError as error:
-            self._is_ended = True
+            self._is_ended = self._said_goodbye = True
             raise LayerBroken(f"tls_{(error.reason or 'failed').lower()}") from None
 
     def send(self, data: bytes) -> None:
-        if self._is_ended or not self._is_ready:
+        if self._said_goodbye or not self._is_ready:
             return
         try:
             self._tls.write(data)
         except ssl.SSLError:
-            self._is_ended = True
+            self._is_ended = self._said_goodbye = True
 
     def end(self) -> None:
         """close_notify [RFC 8446 6.1]; the peer's own is not waited for."""
-        if not self._is_ready or self._is_ended:
+        if not self._is_ready or self._said_goodbye:
             return
-        self._is_ended = True
+        self._is_ended = self._said_goodbye = True
         try:
             self._tls.unwrap()
         except ssl.SSLError:

@@ -6,6 +6,7 @@ from typing import Protocol, cast
 from broker.layers import LayerBroken, Stack
 
 WRITE_BUFFER_BYTES_MAX = 65_536  # of unsent bytes; above it the peer is not read any more
+LINGER_BYTES_MAX = 1_048_576  # that a peer may still send after it was sent away
 
 
 class WireOwner(Protocol):
@@ -24,13 +25,24 @@ class WireOwner(Protocol):
 class Wire(asyncio.Protocol):
     """``stack`` is None for plain TCP."""
 
-    __slots__ = ("_closing", "_full", "_held", "_linger_timer", "_loop", "_owner", "_stack", "_transport")
+    __slots__ = (
+        "_closing",
+        "_full",
+        "_held",
+        "_linger_bytes",
+        "_linger_timer",
+        "_loop",
+        "_owner",
+        "_stack",
+        "_transport",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, stack: Stack | None, owner: WireOwner) -> None:
         self._loop = loop
         self._stack = stack
         self._owner: WireOwner | None = owner
         self._transport: asyncio.Transport | None = None
+        self._linger_bytes = 0
         self._linger_timer: asyncio.TimerHandle | None = None
         self._held = False
         self._full = False
@@ -95,6 +107,7 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._closing or self._owner is None:
+            self._discard(data)
             return
         if self._stack is None:
             self._owner.bytes_received(data)
@@ -133,6 +146,11 @@ class Wire(asyncio.Protocol):
             owner.bytes_received(inner)
         if stack.is_ended and not self._closing:
             owner.wire_lost()
+
+    def _discard(self, data: bytes) -> None:
+        self._linger_bytes += len(data)
+        if self._linger_bytes > LINGER_BYTES_MAX and self._transport is not None:
+            self._transport.abort()
 
     def _emit(self) -> None:
         if self._stack is not None and self._transport is not None:

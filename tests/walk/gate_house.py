@@ -251,8 +251,9 @@ class Peer:
         return self.next_of(ConnAck).code
 
     def ask(self, payload: bytes, client_id: str, packet_id: int = 7) -> bytes:
-        """Publish to the request topic, take the answer and return it."""
+        """Publish to the request topic, take the answer behind its PUBACK and return it."""
         self.send(Publish(request_topic(client_id), payload, qos=1, packet_id=packet_id))
+        assert self.next_of(PubAck).packet_id == packet_id
         answer = self.next_of(Publish)
         assert answer.packet_id is not None
         self.send(PubAck(answer.packet_id))

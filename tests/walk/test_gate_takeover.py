@@ -60,7 +60,7 @@ def test_f16_while_one_is_engaged_others_get_a_conflict() -> None:
         assert winner.ask(b"ack", "gw", 8) == b"answer:ack"
         assert winner.ask(b"release", "gw", 9) == b"answer:release"
         assert contenders[-1].ask(b"again", "gw") == b"answer:again"
-        assert winner.until_hung_up() == [PubAck(9)]
+        assert winner.next() is None
         house.until_closed("gw", Close.TAKEN_OVER)
 
 
@@ -88,7 +88,6 @@ def test_f16_an_engagement_does_not_last_for_ever() -> None:
         until(takes_over, "the contender takes over")
         assert answers[0] == b"conflict"
         house.until_closed("gw", Close.TAKEN_OVER)
-        assert stuck.next_of(PubAck).packet_id == 7
         assert stuck.next() is None
 
 
@@ -105,7 +104,6 @@ def test_a_finished_device_is_cut_after_its_grace() -> None:
     """A device that was handed over and does not leave by itself is disconnected."""
     with running_gate() as house, device(house) as peer:
         peer.ask(b"finish", "gw")
-        assert peer.next_of(PubAck).packet_id == 7
         assert peer.next() is None
         house.until_closed("gw", Close.FINISHED)
 
