@@ -207,16 +207,19 @@ def _server_context(base: Path, settings: GateSettings) -> ssl.SSLContext:
 
 
 def _limits(given: Mapping[str, float]) -> GateLimits:
-    known = {f.name: f.type for f in fields(GateLimits) if f.name != "session"}
+    """Those of the gate and those of one session stand in one table; no name is in both."""
+    of_session = {f.name: f.type for f in fields(SessionSettings) if f.type is not bool}
+    known = {f.name: f.type for f in fields(GateLimits) if f.name != "session"} | of_session
     unknown = given.keys() - known.keys()
     if unknown:
         name = sorted(unknown)[0]
         raise InvalidInput(
             [Problem(f"gate.limits.{name}", f"is not a limit; known are {', '.join(sorted(known))}", "a name")]
         )
-    whole = {name: int(value) if known[name] is int else value for name, value in given.items()}
+    whole: dict[str, Any] = {name: int(value) if known[name] is int else value for name, value in given.items()}
+    session = {name: whole.pop(name) for name in given if name in of_session}
     try:
-        return GateLimits(**whole)  # type: ignore[arg-type]  # names and kinds were checked just above
+        return GateLimits(session=SessionSettings(**session), **whole)
     except ValueError as error:
         raise InvalidInput([Problem("gate.limits", str(error), "a number outside")]) from None
 
