@@ -62,8 +62,10 @@ class AuditTrail:
     async def run(self) -> None:
         """Write until cancelled; then ``flush`` once more."""
         while True:
+            # Not wait_for: in Python 3.11 it loses a cancellation that comes together with the wake-up.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), WINDOW_S / 4)
+                async with asyncio.timeout(WINDOW_S / 4):
+                    await self._wake.wait()
             await self.flush()
 
     async def flush(self, *, close_windows: bool = False) -> None:
