@@ -18,7 +18,7 @@ from broker.gate import Gate
 from broker.limits import GateLimits
 from broker.listener import Listener
 from broker.session_settings import SessionSettings
-from broker.tls import TlsFiles
+from broker.tls import TlsFiles, server_context
 from provisioner.account_brokers.embedded import EmbeddedAccountBroker
 from provisioner.authority.local_ca import LocalAuthority
 from provisioner.config import EmbeddedBrokerSettings, GateSettings, Settings
@@ -114,18 +114,22 @@ class Service:
         }
 
 
-async def build(settings: Settings, base: Path) -> Service:
-    """Open everything that the settings name, relative to ``base``. Raises InvalidInput or Unavailable."""
+async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBroker] | None = None) -> Service:
+    """Open everything that the settings name, relative to ``base``. Raises InvalidInput or Unavailable.
+
+    brokers: account brokers in place of those of the settings, by name."""
     ring = KeyRing.read(base / settings.key_ring)
+    authority = LocalAuthority.read(base / settings.authority.certificate, base / settings.authority.key)
+    if brokers is None:
+        context = server_context(_files(base, settings.gate))
+        brokers = {each.name: _embedded(each, context, ring) for each in settings.account_brokers}
+    # Last, for it takes the lock on the files: what fails before leaves nothing open.
     store = await TinyDbStore.open(base / settings.store.path, requests_max=settings.store.requests_max)
-    context = _server_context(base, settings.gate)
-    embedded = {each.name: _embedded(each, context, ring) for each in settings.account_brokers}
-    brokers: dict[str, AccountBroker] = dict(embedded)
     platform = Platform(
         store=store,
         ring=ring,
         passwords=Passwords(ring),
-        authority=LocalAuthority.read(base / settings.authority.certificate, base / settings.authority.key),
+        authority=authority,
         brokers=brokers,
         broker_urls={each.name: _url(each) for each in settings.account_brokers},
         dialects=(JsonV1(), Esf(settings.esf)),
@@ -197,13 +201,6 @@ def _admin_listener(base: Path, settings: Settings) -> Listener:
 
 def _files(base: Path, settings: GateSettings) -> TlsFiles:
     return TlsFiles(base / settings.tls.certificate, base / settings.tls.key)
-
-
-def _server_context(base: Path, settings: GateSettings) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(base / settings.tls.certificate, base / settings.tls.key)
-    return context
 
 
 def _limits(given: Mapping[str, float]) -> GateLimits:

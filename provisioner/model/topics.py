@@ -21,7 +21,7 @@ class TopicRights:
     def __post_init__(self) -> None:
         if self.below is not None and not self.below.endswith("/"):
             raise ValueError("below must end with '/'")
-        if any(c in topic for topic in self.publish | self.wills for c in "#+\x00"):
+        if any("#" in topic or "+" in topic or "\x00" in topic for topic in self.publish | self.wills):
             raise ValueError("a topic to publish to has no wildcard")
 
     def __or__(self, other: "TopicRights") -> "TopicRights":

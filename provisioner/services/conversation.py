@@ -21,6 +21,10 @@ class Peer(Protocol):
     """The connection as the gate gives it; the verbs never block and do nothing once it is closed."""
 
     @property
+    def id(self) -> str:
+        """Unguessable and never used twice: it stands for the message id that a BIRTH does not bring."""
+
+    @property
     def identity(self) -> str: ...
     @property
     def client_id(self) -> str: ...
@@ -52,7 +56,6 @@ class Conversation:
         self._platform, self._provisioning, self._peer = platform, provisioning, peer
         self._delivering: _Delivering | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._birth_id = generate.letters(26)
 
     async def received(self, topic: str, payload: bytes) -> None:
         """One message that the peer was allowed to publish."""
@@ -61,7 +64,7 @@ class Conversation:
             self._go_on(delivering.exchange.receive(topic, payload, time.monotonic()))
             return
         for dialect in self._platform.dialects:
-            incoming = dialect.decode(self._peer.client_id, topic, payload, self._birth_id)
+            incoming = dialect.decode(self._peer.client_id, topic, payload, self._peer.id)
             if isinstance(incoming, ProvisionMessage):
                 await self._asked(dialect, incoming)
             elif isinstance(incoming, Malformed):

@@ -1,4 +1,8 @@
-"""Effects: what a commit made necessary at an account broker is done, however often the process dies (D6)."""
+"""Effects: what a commit made necessary at an account broker is done, however often the process dies (D6).
+
+A grant is its own record of what must be done: at the start every user is brought to its broker again. A row of
+``Effect`` stands for what that does not cover: a user to be taken away, a change, a broker that could not take it.
+"""
 
 import asyncio
 import contextlib
@@ -10,6 +14,7 @@ from provisioner.model.effect import Effect, EffectVerb
 from provisioner.model.errors import Conflict, Unavailable
 from provisioner.model.ports import BrokerUser, Delete, Put, Unit
 from provisioner.model.request import ProvisionRequest
+from provisioner.model.secret import Secret
 from provisioner.model.user import AccountUser
 from provisioner.services import sealed
 from provisioner.services.crashpoints import reach
@@ -42,6 +47,16 @@ class Effects:
             )
         )
 
+    async def bring(self, user: AccountUser, password: Secret) -> None:
+        """Make a granted user known to its broker. Raises Unavailable when that cannot be; then it is remembered
+        and tried again."""
+        try:
+            await self._platform.broker(user.broker).put_user(_as_known(user, password, enabled=user.enabled))
+        except Unavailable:
+            with contextlib.suppress(Conflict, Unavailable):  # the start covers what even this cannot remember
+                await self._platform.store.commit(Unit(changes=[await self.plan(EffectVerb.APPLY, user)]))
+            raise
+
     async def apply(self, id: str) -> None:
         """Do the effect of that user now. Raises Unavailable when its broker cannot; it is tried again later."""
         effect = await self._platform.store.get(Effect, id)
@@ -70,16 +85,8 @@ class Effects:
         account = await store.get(Account, user.account)
         requests = await store.find(ProvisionRequest, "grant_user", user.id)
         answer = sealed.unseal(self._platform.ring, requests[0]) if requests else None
-        return BrokerUser(
-            account=user.account,
-            username=user.username,
-            client_id=user.client_id,
-            verifier=user.verifier,
-            password=answer.delivery.password if answer and answer.delivery else None,
-            enabled=user.enabled and account is not None and account.enabled,
-            reserved=user.reserved,
-            coupling=user.coupling,
-        )
+        password = answer.delivery.password if answer and answer.delivery else None
+        return _as_known(user, password, enabled=user.enabled and account is not None and account.enabled)
 
     async def finish_left_over(self) -> int:
         """Apply every effect that is still there; returns how many could not be."""
@@ -126,3 +133,16 @@ class Effects:
             await self._platform.store.commit(Unit(changes=[Delete(effect)]))
         except (Conflict, Unavailable) as error:
             log.debug("effect %s stays: %s", effect.id, type(error).__name__)
+
+
+def _as_known(user: AccountUser, password: Secret | None, *, enabled: bool) -> BrokerUser:
+    return BrokerUser(
+        account=user.account,
+        username=user.username,
+        client_id=user.client_id,
+        verifier=user.verifier,
+        password=password,
+        enabled=enabled,
+        reserved=user.reserved,
+        coupling=user.coupling,
+    )

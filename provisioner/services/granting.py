@@ -8,7 +8,6 @@ from provisioner.model.account import Account, CertificateMode
 from provisioner.model.audit import AuditEvent
 from provisioner.model.decision import Circumstances
 from provisioner.model.device import Device, DeviceConnection, DeviceMove, move
-from provisioner.model.effect import EffectVerb
 from provisioner.model.messages import Answer, Delivery, ProvisionMessage, Status
 from provisioner.model.ports import Put, Unit
 from provisioner.model.request import Grant, ProvisionRequest, RequestMove
@@ -45,16 +44,19 @@ class Granting:
         Raises InvalidInput for a CSR that cannot be certified, Conflict when a record moved on, Unavailable."""
         request, account, device = case.request, case.account, case.device
         answer, certificate = self._answer(message, request, account, device, former)
-        unit = await self._unit(address, message, request, account, device, answer, certificate)
+        assert answer.delivery is not None
+        user = await self._user(request, account, answer.delivery.device_id, answer.delivery.password)
+        unit = self._unit(address, message, case, answer, certificate, user)
         reach("before_commit")
         await self._platform.store.commit(unit)
         reach("after_commit")
-        await self._effects.apply(account_user_id(account.id, username_of(request)))
+        await self._effects.bring(user, answer.delivery.password)
         reach("after_apply")
         return answer
 
     async def finish(self, request: ProvisionRequest) -> None:
-        """Make sure that what was granted is true at the broker, before it is said again."""
+        """Make sure that what was granted is true at the broker, before it is said again: a broker that could not
+        take it then has an effect waiting."""
         if request.grant is not None:
             await self._effects.apply(account_user_id(request.account, request.grant.username))
 
@@ -110,35 +112,31 @@ class Granting:
             return None
         return self._platform.authority.with_new_key(device_id, account.id, self._platform.now())
 
-    async def _unit(
+    def _unit(
         self,
         address: str,
         message: ProvisionMessage,
-        request: ProvisionRequest,
-        account: Account,
-        device: Device | None,
+        case: Circumstances,
         answer: Answer,
         certificate: DeviceCertificate | None,
+        user: AccountUser,
     ) -> Unit:
-        """Request, device, account user, effect and audit row, in one commit (AZ-08)."""
-        delivery = answer.delivery
-        assert delivery is not None
+        """Request, device, account user and audit row, in one commit (AZ-08)."""
+        request = case.request
         granted = self._granted(message, request, answer, certificate)
-        user = await self._user(request, account, delivery.device_id, delivery.password)
-        effect = await self._effects.plan(EffectVerb.APPLY, user)
         event = AuditEvent(
             at=answer.server_time,
             actor="device",
             action="provision.regranted" if request.grant else "provision.granted",
-            account=account.id,
+            account=user.account,
             client_id=request.client_id,
             username=user.username,
             subject=request.id,
             address=address,
-            details={"device": delivery.device_id, "attempt": granted.attempts, "dialect": message.dialect},
+            details={"device": user.device_id, "attempt": granted.attempts, "dialect": message.dialect},
         )
-        registered = self._device(message, granted, device, user)
-        return Unit(changes=[Put(granted), Put(registered), Put(user), effect], audit=[event])
+        registered = self._device(message, granted, case.device, user)
+        return Unit(changes=[Put(granted), Put(registered), Put(user)], audit=[event])
 
     def _granted(
         self,

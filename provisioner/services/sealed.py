@@ -1,9 +1,10 @@
 """The answer that must be said again byte for byte, sealed into its request until the device is confirmed (D7)."""
 
-import json
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
+
+import orjson
 
 from provisioner.model import records
 from provisioner.model.device_config import TRANSPORT_PID
@@ -25,15 +26,15 @@ def seal(ring: KeyRing, request_id: str, answer: Answer) -> str:
         body[name] = body[name].reveal() if body[name] is not None else None
     body["packages"] = [records.dump(package) for package in answer.delivery.packages]
     body["renew_after"] = answer.delivery.renew_after.isoformat() if answer.delivery.renew_after else None
-    text = json.dumps({"server_time": answer.server_time.isoformat(), "delivery": body}, default=_reveal)
-    return ring.seal(text.encode(), request_id, _PART)
+    text = orjson.dumps({"server_time": answer.server_time.isoformat(), "delivery": body}, default=_reveal)
+    return ring.seal(text, request_id, _PART)
 
 
 def unseal(ring: KeyRing, request: ProvisionRequest) -> Answer | None:
     """The answer of the request's grant as it was first given; None once it is erased."""
     if request.grant is None or request.grant.sealed is None:
         return None
-    whole = json.loads(ring.open(request.grant.sealed, request.id, _PART))
+    whole = orjson.loads(ring.open(request.grant.sealed, request.id, _PART))
     body = whole["delivery"]
     for name in _SECRETS:
         body[name] = Secret(body[name]) if body[name] is not None else None

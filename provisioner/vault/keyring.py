@@ -5,7 +5,6 @@ PHC text of argon2id. The first key of the ring seals and signs; all of them ope
 """
 
 import base64
-import hashlib
 import hmac
 import json
 import os
@@ -30,7 +29,8 @@ class _Key:
     """One master key and the two keys derived from it, so that no key serves two purposes."""
 
     id: str
-    pepper: bytes = field(repr=False)
+    # Keyed once and copied for each digest: setting up the key costs more than the digest itself.
+    pepper: hmac.HMAC = field(repr=False)
     seal: AESGCM = field(repr=False)
 
 
@@ -51,8 +51,13 @@ class KeyRing:
             raise InvalidInput(
                 [Problem("key ring", f"{path} must not be readable by others (chmod 600)", "a wider mode")]
             )
-        entries = json.loads(path.read_text("utf-8"))
-        return cls({entry["id"]: base64.b64decode(entry["key"]) for entry in entries})
+        try:
+            entries = json.loads(path.read_text("utf-8"))
+            masters = {str(entry["id"]): base64.b64decode(entry["key"], validate=True) for entry in entries}
+        except (ValueError, TypeError, KeyError):
+            # From None: what the parsers raise holds the text of the file.
+            raise InvalidInput([Problem("key ring", f"{path} must list ids and keys as JSON", "other text")]) from None
+        return cls(masters)
 
     def seal(self, clear: bytes, record: str, part: str) -> str:
         """Encrypt for one field of one record; the box opens nowhere else (AAD)."""
@@ -67,10 +72,10 @@ class KeyRing:
         key = self._keys.get(key_id)
         if scheme != "gcm1" or key is None:
             raise Unavailable(f"a sealed {part} of {record} needs a key that the key ring lacks")
-        raw = base64.b64decode(text)
         try:
+            raw = base64.b64decode(text, validate=True)
             return key.seal.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], _aad(record, part))
-        except InvalidTag:
+        except (InvalidTag, ValueError):
             raise Unavailable(f"a sealed {part} of {record} was altered or belongs to another record") from None
 
     def verifier(self, secret: Secret, purpose: str, record: str) -> str:
@@ -88,7 +93,7 @@ class KeyRing:
 
     def mark(self, secret: Secret, purpose: str) -> bytes:
         """A digest that recognises the same secret again in memory, for caches."""
-        return hmac.digest(self._newest.pepper, purpose.encode() + b"\0" + _bytes(secret), "sha256")
+        return _hmac(self._newest.pepper, purpose.encode() + b"\0" + _bytes(secret))
 
 
 def new_ring_text() -> str:
@@ -100,12 +105,18 @@ def new_ring_text() -> str:
 def _derive(key_id: str, master: bytes) -> _Key:
     pepper = hmac.digest(master, b"fleetgate verifier pepper v1", "sha256")
     sealing = hmac.digest(master, b"fleetgate sealing key v1", "sha256")
-    return _Key(key_id, pepper, AESGCM(sealing))
+    return _Key(key_id, hmac.new(pepper, digestmod="sha256"), AESGCM(sealing))
+
+
+def _hmac(keyed: hmac.HMAC, message: bytes) -> bytes:
+    digest = keyed.copy()
+    digest.update(message)
+    return digest.digest()
 
 
 def _digest(key: _Key, secret: Secret, purpose: str, record: str) -> str:
     context = "\0".join(("v1", purpose, record, "")).encode()
-    return base64.b64encode(hmac.digest(key.pepper, context + _bytes(secret), hashlib.sha256)).decode()
+    return base64.b64encode(_hmac(key.pepper, context + _bytes(secret))).decode()
 
 
 def _bytes(secret: Secret) -> bytes:

@@ -62,7 +62,7 @@ class Passwords:
             self._remembered.move_to_end(username)
             return True
         slow = user.verifier if user is not None and user.verifier.startswith("$argon2id$") else None
-        genuine = await self._check_once((username, mark), slow or self._dummy, password)
+        genuine = await self._check_once(slow or self._dummy, mark, password)
         if genuine and slow is not None and user is not None:
             self._remember(username, user.verifier, mark)
             return True
@@ -71,13 +71,14 @@ class Passwords:
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    async def _check_once(self, who: tuple[str, bytes], verifier: str, password: Secret) -> bool:
+    async def _check_once(self, verifier: str, mark: bytes, password: Secret) -> bool:
         """A fleet that powers up with one shared password costs one verification, not one a device."""
-        running = self._under_way.get(who)
+        question = (verifier, mark)
+        running = self._under_way.get(question)
         if running is None:
             running = asyncio.ensure_future(self._on_pool(self._check, verifier, password.reveal()))
-            self._under_way[who] = running
-            running.add_done_callback(lambda _: self._under_way.pop(who, None))
+            self._under_way[question] = running
+            running.add_done_callback(lambda _: self._under_way.pop(question, None))
         return await asyncio.shield(running)
 
     def _check(self, verifier: str, password: str) -> bool:

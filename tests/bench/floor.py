@@ -6,6 +6,7 @@ SIGINT. A second one can play the account broker: any login may publish on ``ben
 
 import argparse
 import asyncio
+import itertools
 import json
 import resource
 import signal
@@ -36,6 +37,7 @@ class ConstantApplication:
     """Admits everybody and answers every message on the response topic with the same bytes."""
 
     def __init__(self, broker_url: str) -> None:
+        self._identities = itertools.count()
         self._answer = json.dumps(
             {
                 "request_id": "bench",
@@ -55,7 +57,8 @@ class ConstantApplication:
             frozenset((f"{prefix}/request", f"{prefix}/ack", f"bench/{login.client_id}")),
             frozenset((f"{prefix}/response",)),
         )
-        return Admission(login.client_id, login.client_id, login.username or "", rights)
+        # Every answer is the same, so all second hops have one client id: none of them may displace another.
+        return Admission(str(next(self._identities)), login.client_id, login.username or "", rights)
 
     def opened(self, connection: Connection) -> None:
         return
