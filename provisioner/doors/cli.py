@@ -52,7 +52,9 @@ class Overview(click.Group):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            raise _ended(error) from None
+            if (ended := _ended(error)) is None:
+                raise
+            raise ended from None
 
 
 @click.group(cls=Overview, context_settings=CONTEXT)
@@ -69,14 +71,15 @@ def main() -> None:
     cli(prog_name=PROGRAM)
 
 
-def _ended(error: Exception) -> Exception:
-    """The error as the way for a command to end."""
-    from provisioner.doors.control_client import LoginRefused, Refused, Unreachable
-    from provisioner.doors.error_kinds import EXIT_STATUS, kind_of
+def _ended(error: Exception) -> Failed | None:
+    """The error as the way for a command to end; None when it is not ours."""
     from provisioner.model.errors import FleetgateError, InvalidInput
 
     if not isinstance(error, FleetgateError):
-        return error
+        return None
+    from provisioner.doors.control_client import LoginRefused, Refused, Unreachable
+    from provisioner.doors.error_kinds import EXIT_STATUS, kind_of
+
     if isinstance(error, Refused):
         kind, problems = error.kind, error.problems
     else:

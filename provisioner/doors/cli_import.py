@@ -1,6 +1,5 @@
 """fleetgate request import and export: many requests at once, each reported by its line."""
 
-import csv
 import json
 import os
 import sys
@@ -14,7 +13,7 @@ import click
 from provisioner.doors import cli_frame
 from provisioner.doors.cli_desk import Desk, at_service, note
 from provisioner.doors.cli_frame import Command, Failed
-from provisioner.doors.cli_output import cell
+from provisioner.doors.cli_output import cell, csv_line
 from provisioner.doors.error_kinds import PARTLY_DONE
 
 RESULT_FIELDS = ("line", "id", "account", "client_id", "username", "password", "activation_key")
@@ -93,15 +92,14 @@ class _SecretsFile:
             raise Failed([f"error: {path} cannot be written: {error.strerror}"], 6) from None
         self._file: IO[str] = stack.enter_context(os.fdopen(descriptor, "w", encoding="utf-8", newline=""))
         self._lines = path.suffix == ".jsonl"
-        self._csv = csv.DictWriter(self._file, RESULT_FIELDS, lineterminator="\n")
         if not self._lines:
-            self._csv.writeheader()
+            self._file.write(csv_line(RESULT_FIELDS))
 
     def take(self, row: Mapping[str, Any]) -> None:
         if self._lines:
             self._file.write(json.dumps(row) + "\n")
         else:
-            self._csv.writerow({name: cell(value) for name, value in row.items()})
+            self._file.write(csv_line(cell(row[name]) for name in RESULT_FIELDS))
         self._file.flush()
 
 

@@ -91,13 +91,20 @@ def to_yaml(value: Any) -> str:
 
 def write_csv(file: IO[str], views: Iterable[View]) -> None:
     """Columns are those of the first record; nested values are JSON."""
-    writer: Any = None
+    columns: list[str] = []
     for view in views:
-        if writer is None:
-            writer = csv.DictWriter(file, list(view), restval="", extrasaction="ignore", lineterminator="\n")
-            writer.writeheader()
-        writer.writerow({name: cell(value) for name, value in view.items()})
+        if not columns:
+            columns = list(view)
+            file.write(csv_line(columns))
+        file.write(csv_line(cell(view.get(name)) for name in columns))
         file.flush()
+
+
+def csv_line(cells: Iterable[str]) -> str:
+    """One record, ended by a bare newline as the other forms are; cells with either part of a CRLF are quoted."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow(cells)
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def csv_text(views: Iterable[View]) -> str:
@@ -142,7 +149,7 @@ def _table(views: Sequence[View], columns: Sequence[str], head: bool = True) -> 
     from rich.text import Text
 
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100_000, highlight=False)
-    table = Table(box=SIMPLE_HEAD if head else None, show_header=head, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD if head else None, show_header=head, header_style="none", pad_edge=False)
     for column in columns:
         table.add_column(column.replace("_", " "), overflow="fold")
     for view in views:

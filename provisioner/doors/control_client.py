@@ -107,8 +107,7 @@ class ControlClient:
         payload = json.dumps({"id": id, "verb": verb, "params": given}, separators=(",", ":")).encode()
         if len(payload) > self._packet_bytes_max:
             raise Refused("limit", f"the service takes at most {self._packet_bytes_max:,} bytes, not {len(payload):,}")
-        self._client.publish(self._topic, payload, qos=1)
-        answer = self._answer(id, time.monotonic() + self._timeout_s + patience_s)
+        answer = self._exchange(id, payload, self._timeout_s + patience_s)
         if answer["ok"]:
             return answer["result"]
         raise Refused.read(answer["error"])
@@ -127,10 +126,14 @@ class ControlClient:
         self, rows: Sequence[tuple[int, Mapping[str, Any]]], *, dry_run: bool = False
     ) -> Iterator[Mapping[str, Any]]:
         """The result of each row of an import, in order. Rows that the service did not get to are sent again."""
+        bytes_max = self._packet_bytes_max - ENVELOPE_BYTES_MAX
         done = 0
         while done < len(rows):
-            chunk = _chunk(rows, done, min(CHUNK_BYTES_MAX, self._packet_bytes_max - ENVELOPE_BYTES_MAX))
-            results = self.ask("request.import", rows=chunk, dry_run=dry_run)["rows"]
+            chunk = _chunk(rows, done, min(CHUNK_BYTES_MAX, bytes_max))
+            if len(chunk) == 1 and _bytes(chunk[0]) > bytes_max:
+                results = [_too_large(chunk[0], bytes_max)]
+            else:
+                results = self.ask("request.import", rows=chunk, dry_run=dry_run)["rows"]
             if not results:
                 raise Unreachable(f"{self._where} answered without a result")
             yield from results
@@ -166,17 +169,19 @@ class ControlClient:
         if verdict.is_failure:
             raise LoginRefused(f"{self._where} refused the login: {verdict}")
 
-    def _answer(self, id: str, deadline_s: float) -> Mapping[str, Any]:
+    def _exchange(self, id: str, payload: bytes, within_s: float) -> Mapping[str, Any]:
         """The answer with that id; those of questions that were given up are passed over."""
+        self._client.publish(self._topic, payload, qos=1)
+        until_s = time.monotonic() + within_s
         while True:
             try:
-                payload = self._arrived.get(timeout=max(0.0, deadline_s - time.monotonic()))
+                arrived = self._arrived.get(timeout=max(0.0, until_s - time.monotonic()))
             except queue.Empty:
-                raise Unreachable(f"{self._where} did not answer within {self._timeout_s:g} s") from None
-            if payload is None:
+                raise Unreachable(f"{self._where} did not answer within {within_s:g} s") from None
+            if arrived is None:
                 raise Unreachable(f"{self._where} ended the connection before it answered")
-            answer: Mapping[str, Any] = json.loads(payload)
-            if answer.get("id") == id or answer.get("id") is None:
+            answer: Mapping[str, Any] = json.loads(arrived)
+            if answer.get("id") in (id, None):
                 return answer
 
     def _leave(self) -> None:
@@ -209,15 +214,24 @@ class ControlClient:
 
 
 def _chunk(rows: Sequence[tuple[int, Mapping[str, Any]]], start: int, bytes_max: int) -> list[tuple[int, Any]]:
-    """Rows from ``start`` on that fit into one packet, at least one."""
+    """Rows from ``start`` on that fit into one packet; at least one, whether it fits or not."""
     chunk: list[tuple[int, Any]] = []
     bytes_left = bytes_max
     for row in rows[start : start + CHUNK_ROWS_MAX]:
-        bytes_left -= len(json.dumps(row)) + 1
+        bytes_left -= _bytes(row) + 1
         if chunk and bytes_left < 0:
             break
         chunk.append(row)
     return chunk
+
+
+def _bytes(row: tuple[int, Any]) -> int:
+    return len(json.dumps(row))
+
+
+def _too_large(row: tuple[int, Any], bytes_max: int) -> Mapping[str, Any]:
+    message = f"the service takes rows of at most {bytes_max:,} bytes as JSON, not {_bytes(row):,}"
+    return {"line": row[0], "ok": False, "error": {"kind": "limit", "message": message, "problems": []}}
 
 
 def _without_delay(client: mqtt.Client, data: Any, sock: Any) -> None:

@@ -63,14 +63,16 @@ def create(directory: Path, plan: Plan, now: datetime) -> list[Path]:
 def read_credential(path: Path) -> tuple[str, Secret]:
     """Name and credential of an administrator. Refuses a file that others can read."""
     try:
-        if path.stat().st_mode & 0o077:
-            raise InvalidInput([Problem(str(path), "must not be readable by others (chmod 600)", "a wider mode")])
         with path.open("rb") as file:
-            whole = json.loads(file.read(CREDENTIAL_BYTES_MAX))
-        name, credential = whole["name"], whole["credential"]
+            mode, text = os.fstat(file.fileno()).st_mode, file.read(CREDENTIAL_BYTES_MAX)
     except OSError as error:
         rule = f"must be a readable credential file: {error.strerror}"
         raise InvalidInput([Problem(str(path), rule, type(error).__name__)]) from None
+    if mode & 0o077:
+        raise InvalidInput([Problem(str(path), "must not be readable by others (chmod 600)", "a wider mode")])
+    try:
+        whole = json.loads(text)
+        name, credential = whole["name"], whole["credential"]
     except (ValueError, KeyError, TypeError):
         name = credential = None
     if not isinstance(name, str) or not isinstance(credential, str):

@@ -110,7 +110,7 @@ async def test_every_verb_names_the_parameters_that_are_missing(desk: Desk) -> N
         assert {problem["field"] for problem in error["problems"]} == missing
 
 
-BAD_PARAMS = (
+BAD_PARAMS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("request.page", {"limit": 0}, "limit"),
     ("request.page", {"limit": 1_001}, "limit"),
     ("request.page", {"limit": True}, "limit"),

@@ -258,7 +258,7 @@ def test_what_is_found_once_only_does_not_count(tmp_path: Path, monkeypatch: pyt
             await desk.broker.remove_user("acme", "intruder")
             await sleep(0)
 
-        monkeypatch.setattr(module.asyncio, "sleep", meanwhile)
+        monkeypatch.setattr(asyncio, "sleep", meanwhile)
         assert await fsck(desk.platform) == []
 
     sound(tmp_path, then)
