@@ -38,11 +38,11 @@ class Installation:
         run_cli("init", str(folder))
         plain, secure, websocket, admin, *accounts = free_ports(4 + len(brokers))
         self.plain = Address(plain)
-        self.secure = Address(secure, folder / "ca/ca.pem")
+        self.secure = Address(secure, self.ca)
         self.websocket = Address(websocket, websocket=True)
         self.websocket_port, self.admin_port = websocket, admin
         self.account_brokers = {
-            name: Address(port, folder / "ca/ca.pem") for name, port in zip(brokers, accounts, strict=True)
+            name: Address(port, self.ca) for name, port in zip(brokers, accounts, strict=True)
         }
         self._write(brokers, settings)
         self.process: subprocess.Popen[bytes] | None = None
@@ -51,6 +51,11 @@ class Installation:
     @property
     def config(self) -> Path:
         return self.folder / "fleetgate.yaml"
+
+    @property
+    def ca(self) -> Path:
+        """The authority that signs every listener's certificate."""
+        return self.folder / "ca/ca.pem"
 
     def start(self, **environment: str) -> None:
         """Run the service and wait until an administrator is answered. Raises ServiceDied."""
@@ -107,6 +112,19 @@ class Installation:
         """One verb of the administrators' door; raises what the command line would report."""
         with self.client() as client:
             return client.ask(verb, **params)
+
+    def cli(self, *arguments: str, status: int = 0, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+        """One command about this installation, which must end with that status."""
+        return _cli(*arguments, "-c", str(self.config), status=status, stdin=stdin)
+
+    def listed(self, verb: str, **params: Any) -> list[Mapping[str, Any]]:
+        """Every item of a listing."""
+        with self.client() as client:
+            return list(client.pages(verb, **params))
+
+    def users_of(self, client_id: str, account: str = "acme") -> list[str]:
+        """Names of the account users that were made for this client id."""
+        return [u["username"] for u in self.listed("user.page", account=account) if u["client_id"] == client_id]
 
     def account(self, name: str = "acme", broker: str = "embedded", **fields: Any) -> None:
         self.ask("account.create", fields={"name": name, "broker": broker, **fields})
@@ -214,9 +232,13 @@ class Installation:
 
 def run_cli(*arguments: str, status: int = 0, stdin: str = "") -> str:
     """The standard output of one command, which must end with that status."""
+    return _cli(*arguments, status=status, stdin=stdin).stdout
+
+
+def _cli(*arguments: str, status: int, stdin: str) -> "subprocess.CompletedProcess[str]":
     done = subprocess.run([*CLI, *arguments], cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=60)
     assert done.returncode == status, f"exit {done.returncode}: {done.stderr}"
-    return done.stdout
+    return done
 
 
 def _lay_over(values: dict[str, Any], settings: Mapping[str, Any]) -> None:
