@@ -4,6 +4,7 @@ Topics, payloads and the requests to a gateway's apps are public; the metrics of
 therefore settings. A stock Kura gateway is triggered by its BIRTH and needs no code of ours at all.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ PROV_VERSION = 1
 # Only these four codes exist on the gateway's side (KuraResponseCode).
 _CODES = {Status.PROVISIONED: 200, Status.MALFORMED: 400, Status.BUSY: 500, Status.CONFLICT: 500}
 _REFUSED_CODE = 404
+_STEPS_BESIDE_PACKAGES_MAX = 3  # two certificates, and the configuration
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class Esf:
         return self._trigger(message) if what == "PROV" else self._birth(message, fresh_id)
 
     def ids_needed(self, answer: Answer) -> int:
-        return len(_steps(answer.delivery)) if answer.delivery else 0
+        return _STEPS_BESIDE_PACKAGES_MAX + len(answer.delivery.packages) if answer.delivery else 0
 
     def exchange(
         self, client_id: str, message: ProvisionMessage | Malformed, answer: Answer, fresh_ids: Sequence[str]
@@ -118,12 +120,12 @@ class Esf:
         if message_id is None or not _is_id(message_id):
             rule = f"must be printable STRING of 1 to {MESSAGE_ID_CHARACTERS_MAX}, free of / + #"
             return Malformed(detail=f"{names.metric_message_id}: {rule}", dialect=self.name)
-        version = message.integer(names.metric_version)
-        if version is not None and version != PROV_VERSION:
+        if message.metric(names.metric_version) not in (None, PROV_VERSION):
             return self._malformed(message_id, f"{names.metric_version}: must be {PROV_VERSION}")
-        key = message.text(names.metric_activation_key)
-        if key is not None and not 1 <= len(key) <= KEY_CHARACTERS_MAX:
-            return self._malformed(message_id, f"{names.metric_activation_key}: must have 1 to {KEY_CHARACTERS_MAX}")
+        key = message.metric(names.metric_activation_key)
+        if key is not None and not (isinstance(key, str) and 1 <= len(key) <= KEY_CHARACTERS_MAX):
+            rule = f"must be STRING of 1 to {KEY_CHARACTERS_MAX}"
+            return self._malformed(message_id, f"{names.metric_activation_key}: {rule}")
         try:
             csr = message.body.decode("ascii") if message.body else None
         except UnicodeDecodeError:
@@ -247,5 +249,5 @@ def _metadata(message: KuraPayload, names: Sequence[str]) -> dict[str, object]:
     return {
         name: value[:METADATA_TEXT_CHARACTERS_MAX] if isinstance(value, str) else value
         for name, value in found.items()
-        if isinstance(value, str | int | float)
+        if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
     }
