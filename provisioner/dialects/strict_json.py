@@ -23,7 +23,7 @@ def loads(data: bytes, *, bytes_max: int = PAYLOAD_BYTES_MAX, depth_max: int = J
     if len(data) > bytes_max:
         raise NotStrictJson(f"must be at most {bytes_max} bytes")
     # The parser recurses, so the depth is bounded before it runs.
-    if _bracket_depth(data) > depth_max:
+    if data.count(b"[") + data.count(b"{") > depth_max and _bracket_depth(data) > depth_max:
         raise NotStrictJson(f"must be at most {depth_max} levels deep")
     try:
         value = _READER.decode(data.decode("utf-8"))
@@ -43,8 +43,6 @@ def loads(data: bytes, *, bytes_max: int = PAYLOAD_BYTES_MAX, depth_max: int = J
 
 def _bracket_depth(data: bytes) -> int:
     """How deep the brackets outside of strings nest; exact for valid JSON."""
-    if data.count(b"[") + data.count(b"{") <= 1:
-        return 1
     bare = _STRING.sub(b"", data)
     depth = deepest = 0
     for bracket in _BRACKET.findall(bare):

@@ -1,5 +1,6 @@
 """Fresh identifiers and secrets, from the operating system's random source."""
 
+import re
 import secrets
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 GENERATED_PREFIX = "Fg-"
 _LETTER_OF_BYTE = (CROCKFORD * 8).encode()
 _PASSWORD_LETTERS = 26  # 130 bits (EC-32)
+_GENERATED = re.compile(f"{GENERATED_PREFIX}[{CROCKFORD}]{{{_PASSWORD_LETTERS}}}", re.ASCII)
 _KEY_GROUPS, _KEY_GROUP_LETTERS = 5, 6  # 150 bits (EC-16)
 _ID_LETTERS = 16  # 80 bits
 
@@ -27,10 +29,7 @@ def password() -> Secret:
 
 def looks_generated(secret: Secret) -> bool:
     """Whether a password has the form of ``password()``; a matter of its text alone."""
-    text = secret.reveal()
-    body = text.removeprefix(GENERATED_PREFIX)
-    fits = len(body) == _PASSWORD_LETTERS and len(text) == len(body) + len(GENERATED_PREFIX)
-    return fits and not set(body) - set(CROCKFORD)
+    return _GENERATED.fullmatch(secret.reveal()) is not None
 
 
 def activation_key() -> Secret:
