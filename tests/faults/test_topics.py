@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from broker.packets import V5, V311, Disconnect, PubAck, Publish, Version, Will
-from tests.faults.scene import NOT_AUTHORIZED, WAYS, FreshId, door, resident, spy_on
+from tests.faults.scene import NOT_AUTHORIZED, WAYS, FreshId, door, new_source, resident, spy_on
 from tests.support.device import Credentials, JsonDevice, Wire
 from tests.support.installation import Installation
 
@@ -26,7 +26,8 @@ def test_f_01_a_will_of_any_kind_refuses_the_connect(
 ) -> None:
     """F-01: a Will on a foreign, a system or even an own topic refuses the CONNECT, and its text reaches nobody."""
     attacker, victim_id = shared_installation.request(fresh_id()), fresh_id()
-    own, gate = attacker.client_id, door(shared_installation, name)
+    own, source = attacker.client_id, new_source()
+    gate = door(shared_installation, name, source)
     topics = (response(victim_id), response(own), f"prov/v1/{own}/request", "$SYS/broker/uptime", lwt(victim_id))
     with spy_on(shared_installation, fresh_id()) as spy, spy_on(shared_installation, victim_id) as victim:
         for topic in topics:
@@ -37,8 +38,7 @@ def test_f_01_a_will_of_any_kind_refuses_the_connect(
         assert (victim.wire.heard(), spy.wire.heard()) == ([], [])
         assert victim.ask()["status"] == "provisioned"
         assert spy.wire.heard() == []
-    (row, *_) = shared_installation.await_audit("connect.refused", client_id=own)
-    assert row["reason"] == "will_not_allowed"
+    assert shared_installation.await_audit("connect.refused", reason="will_not_allowed", address=source)
 
 
 @pytest.mark.parametrize(("name", "version"), WAYS)
@@ -111,13 +111,13 @@ def assert_walk_is_unheard(victim: JsonDevice, *others: JsonDevice | Wire) -> No
 def test_f_02_only_the_exact_filters_are_granted(
     shared_installation: Installation, fresh_id: FreshId, name: str, version: Version
 ) -> None:
-    """F-02: every wildcard and foreign filter is refused, singly; the answer to another device reaches its own alone."""
+    """F-02: every wildcard and foreign filter is refused; the answer to another device reaches that one alone."""
     attacker, victim_id = shared_installation.request(fresh_id()), fresh_id()
-    own = attacker.client_id
+    own, source = attacker.client_id, new_source()
     with (
         spy_on(shared_installation, fresh_id()) as spy,
         spy_on(shared_installation, victim_id) as victim,
-        Wire(door(shared_installation, name), version) as wire,
+        Wire(door(shared_installation, name, source), version) as wire,
     ):
         assert wire.connect(own, attacker.username, attacker.password) == 0
         for one in foreign_filters(own, victim_id):
@@ -125,7 +125,7 @@ def test_f_02_only_the_exact_filters_are_granted(
         assert_walk_is_unheard(victim, wire, spy)
         assert wire.subscribe(response(own)) == (1,)
         assert wire.subscribe(f"$EDC/provision/{own}/#") == (1,)
-    shared_installation.await_audit("subscribe.refused", client_id=own)
+    assert shared_installation.await_audit("subscribe.refused", address=source)
 
 
 @pytest.mark.parametrize(("name", "version"), WAYS)
@@ -185,11 +185,11 @@ def test_f_07_a_retained_message_has_no_effect(
 ) -> None:
     """F-07: retained, neither an own question nor a forged answer does anything, now or for who subscribes later."""
     attacker, victim_id = shared_installation.request(fresh_id()), fresh_id()
-    question = b'{"request_id":"m-1"}'
+    question, source = b'{"request_id":"m-1"}', new_source()
     targets = (f"prov/v1/{attacker.client_id}/request", response(attacker.client_id), response(victim_id))
     with spy_on(shared_installation, fresh_id()) as spy, spy_on(shared_installation, victim_id) as victim:
         for topic in targets:
-            with Wire(door(shared_installation, name), version) as wire:
+            with Wire(door(shared_installation, name, source), version) as wire:
                 assert wire.connect(attacker.client_id, attacker.username, attacker.password) == 0
                 publish_retained(wire, topic, question if topic.endswith("request") else FORGED)
         assert (victim.wire.heard(), spy.wire.heard()) == ([], [])
@@ -197,9 +197,9 @@ def test_f_07_a_retained_message_has_no_effect(
     with JsonDevice(door(shared_installation, name), attacker, version) as later:
         assert later.wire.heard() == []
     if version == V311:
-        shared_installation.await_audit("publish.refused", client_id=attacker.client_id, reason="retain")
+        assert shared_installation.await_audit("publish.refused", reason="retain", address=source)
     else:
-        shared_installation.await_audit("packet.violation", client_id=attacker.client_id)
+        assert shared_installation.await_audit("packet.violation", address=source)
 
 
 @pytest.mark.parametrize(("name", "version"), WAYS)
@@ -224,7 +224,7 @@ def test_f_07_an_answer_is_never_kept_for_later_subscribers(
 
 
 def test_f_07_account_broker_keeps_nothing_for_strangers(shared_installation: Installation, fresh_id: FreshId) -> None:
-    """F-07: on the account broker a retained message on a foreign topic is dropped, and one on an own topic stays own."""
+    """F-07: on the account broker a retained message on a foreign topic is dropped, one on an own topic stays own."""
     attacker, victim, spy = (resident(shared_installation, fresh_id()) for _ in range(3))
     with attacker.connect() as wire:
         for topic in (f"{victim.topic}/command", f"$EDC/{victim.topic}/command", f"{spy.topic}/command"):
