@@ -243,6 +243,8 @@ def _broken_name(name: str, forbidden: frozenset[str]) -> bool:
     """True for what may never become a part of a topic or of a log line."""
     if not name or forbidden & set(name):
         return True
+    if name.isascii():
+        return not name.isprintable() or len(name) > NAME_BYTES_MAX
     if any(unicodedata.category(character) in _UNPRINTABLE for character in name):
         return True
     return len(name.encode()) > NAME_BYTES_MAX

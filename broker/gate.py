@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from broker.access import Application, Close, Connection
 from broker.connection import GateConnection
-from broker.hall import Hall
-from broker.limits import GateLimits
+from broker.hall import Hall, logger
+from broker.limits import GateLimits, fitted
 from broker.listener import BACKLOG, Entrance, Listener
+from broker.loop import open_files_max
 
 _LAST_WORDS_S = 0.5  # for sockets that are closing when the grace of a drain is over
 
@@ -45,7 +46,10 @@ class Gate:
 
     async def start(self) -> None:
         """Listen. Raises OSError when a port is taken; nothing listens then."""
-        hall = self._hall = Hall(self._application, self._limits, self._clock, asyncio.get_running_loop())
+        limits = fitted(self._limits, open_files_max())
+        if limits != self._limits:
+            logger.warning("few open files are allowed: the gate takes at most %d connections", limits.connections_max)
+        hall = self._hall = Hall(self._application, limits, self._clock, asyncio.get_running_loop())
         try:
             for entrance in self._entrances:
                 self._servers.append(await self._listen(hall, entrance))

@@ -6,7 +6,7 @@ one username, is never slowed down by its own successes (F-19). Every table forg
 
 import ipaddress
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from broker.session_settings import SessionSettings
 
 _V = TypeVar("_V")
 
+FILES_RESERVED = 256  # for everything in the process that is not a connection of the gate
 _IPV6_SITE_BITS = 64  # one customer usually has a /64 or more, and may walk through all of its addresses
 
 
@@ -24,7 +25,7 @@ class GateLimits:
 
     session: SessionSettings = field(default_factory=SessionSettings)
 
-    connections_max: int = 20_000
+    connections_max: int = 16_000
     """Open sockets, strangers included; one more is told "server unavailable" (v5 0x97)."""
     unauthenticated_max: int = 12_000
     """Sockets without an accepted CONNECT. When all are taken, the oldest stranger makes room."""
@@ -76,6 +77,13 @@ class GateLimits:
             value = getattr(self, name)
             if name != "session" and not 0 < value <= 10_000_000:
                 raise ValueError(f"{name} is not in 0..10000000 (exclusive of 0)")
+
+
+def fitted(limits: GateLimits, open_files_max: int) -> GateLimits:
+    """Limits that leave the rest of the process its files: a socket too many would fail a store or a log instead."""
+    turned_away_max = max(1, min(limits.turned_away_max, open_files_max // 10))
+    connections_max = max(1, min(limits.connections_max, open_files_max - turned_away_max - FILES_RESERVED))
+    return replace(limits, turned_away_max=turned_away_max, connections_max=connections_max)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,18 @@ from hypothesis import strategies as st
 
 from broker.access import Denial, DenialKind, Incident
 from broker.incidents import SUMS_MAX, WHOLE_PER_WINDOW_MAX, WINDOW_S, IncidentDigest
-from broker.limits import Attempt, BucketTable, Doorway, GateLimits, LoginLimits, Standing, TokenBucket, site_of
+from broker.limits import (
+    FILES_RESERVED,
+    Attempt,
+    BucketTable,
+    Doorway,
+    GateLimits,
+    LoginLimits,
+    Standing,
+    TokenBucket,
+    fitted,
+    site_of,
+)
 from broker.roster import Roster
 
 LIMITS = GateLimits()
@@ -217,6 +228,16 @@ def test_limits_check_themselves() -> None:
     """A limit of zero is a gate that is shut by mistake: the field is named."""
     with pytest.raises(ValueError, match="lockout_failures"):
         GateLimits(lockout_failures=0)
+
+
+@given(st.integers(100, 2_000_000))
+def test_f34_sockets_leave_files_for_the_rest_of_the_process(open_files_max: int) -> None:
+    """F-34: with few files allowed the gate takes fewer connections, with many it takes what its limits say."""
+    limits = fitted(LIMITS, open_files_max)
+    sockets = limits.connections_max + limits.turned_away_max
+    assert limits.connections_max == 1 or sockets + FILES_RESERVED <= open_files_max
+    if open_files_max >= 30_000:
+        assert limits == LIMITS
 
 
 def incident(number: int = 0, action: str = "connect.refused") -> Incident:

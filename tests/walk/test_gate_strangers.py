@@ -1,10 +1,13 @@
 """What the gate takes from those who are not admitted: slow, many, huge, wrong (F-19, F-34..F-36)."""
 
+import contextlib
+import random
 import socket
 
 import pytest
 
 from broker.access import Close
+from broker.encoding import encode
 from broker.limits import GateLimits
 from broker.packets import (
     V5,
@@ -12,7 +15,10 @@ from broker.packets import (
     ConnAck,
     Connect,
     Disconnect,
+    PubAck,
     Publish,
+    Subscribe,
+    Subscription,
     Version,
 )
 from broker.reason_codes import ReasonCode
@@ -24,6 +30,7 @@ from tests.walk.gate_house import (
     device,
     dial,
     request_topic,
+    response_topic,
     running_gate,
     until,
 )
@@ -175,3 +182,31 @@ def test_keep_alive_is_enforced() -> None:
         assert peer.connect("gw", keep_alive_s=1) == 0
         assert peer.until_hung_up() == [Disconnect(ReasonCode.KEEP_ALIVE_TIMEOUT)]
         house.until_closed("gw", Close.KEEP_ALIVE)
+
+
+def test_f38_mutated_walks_leave_nothing_behind() -> None:
+    """F-38: hundreds of walks with flipped, cut and doubled bytes; the gate serves on, and every socket goes."""
+    chance = random.Random(38)
+    walk = b"".join(
+        encode(packet, V311)
+        for packet in (
+            Connect("gw", username="fleet", password=PASSWORD),
+            Subscribe(1, (Subscription(response_topic("gw"), 1),)),
+            Publish(request_topic("gw"), b"hello", qos=1, packet_id=2),
+            PubAck(1),
+            Disconnect(),
+        )
+    )
+    with running_gate(GateLimits(session=SessionSettings(connect_deadline_s=0.3))) as house:
+        for _ in range(400):
+            mutated = bytearray(walk)
+            for _ in range(chance.randrange(1, 6)):
+                mutated[chance.randrange(len(mutated))] = chance.randrange(256)
+            cut = chance.randrange(len(mutated))
+            with Peer(house.gate.ports["plain"]) as peer, contextlib.suppress(ConnectionError):
+                peer.socket.sendall(mutated[:cut] if chance.random() < 0.3 else mutated + mutated[cut:])
+        until(lambda: not house.gate.connections(), "every connection is gone")
+        with device(house, "after") as peer:
+            assert peer.ask(b"x", "after") == b"answer:x"
+        opened, closed = house.application.heard("opened"), house.application.heard("closed")
+        until(lambda: len(house.application.heard("closed")) == len(opened), f"each is closed: {len(closed)}")
