@@ -53,7 +53,7 @@ class Wire:
         raw = socket.create_connection((address.host, address.port), DEADLINE_S, (address.source, 0))
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if address.ca is not None:
-            raw = ssl.create_default_context(cafile=address.ca).wrap_socket(raw, server_hostname="localhost")
+            raw = _secured(raw, address.ca)
         self.socket: socket.socket | WebSocketStream = WebSocketStream(raw) if address.websocket else raw
         self.greeting: ConnAck | None = None
         self._decoder = Decoder(version=version, packet_bytes_max=8_000_000)
@@ -220,9 +220,20 @@ def connect_to_account(answer: Mapping[str, Any], address: Address, *, client_id
     """A connection to the account broker with the answer's credentials, greeted once; raises when refused."""
     wire = Wire(address)
     own = client_id or str(answer["client_id"])
-    code = wire.connect(own, str(answer["username"]), str(answer["password"]))
-    if code != 0:
+    try:
+        code = wire.connect(own, str(answer["username"]), str(answer["password"]))
+        if code != 0:
+            raise ConnectionRefusedError(f"CONNACK {code}")
+        wire.publish(f"{answer['account']}/{own}/hello", b"here I am")
+    except OSError:
         wire.close()
-        raise ConnectionRefusedError(f"CONNACK {code}")
-    wire.publish(f"{answer['account']}/{own}/hello", b"here I am")
+        raise
     return wire
+
+
+def _secured(raw: socket.socket, ca: Path) -> ssl.SSLSocket:
+    try:
+        return ssl.create_default_context(cafile=ca).wrap_socket(raw, server_hostname="localhost")
+    except OSError:
+        raw.close()
+        raise

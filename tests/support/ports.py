@@ -1,15 +1,33 @@
 """Free TCP ports of the loopback interface."""
 
+import random
 import socket
+
+# Below the range from which the kernel gives ports to outgoing connections: while a service is down between a kill
+# and its restart, nobody's connection may come to sit on its port.
+_FIRST, _LAST = 10_000, 32_000
 
 
 def free_ports(count: int) -> list[int]:
     """That many ports that nobody listens on just now; all different."""
-    sockets = [socket.socket() for _ in range(count)]
+    system = random.SystemRandom()
+    found: dict[int, socket.socket] = {}
     try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        while len(found) < count:
+            port = system.randint(_FIRST, _LAST)
+            if port not in found and (bound := _bound(port)) is not None:
+                found[port] = bound
+        return list(found)
     finally:
-        for each in sockets:
+        for each in found.values():
             each.close()
+
+
+def _bound(port: int) -> socket.socket | None:
+    bound = socket.socket()
+    try:
+        bound.bind(("127.0.0.1", port))
+    except OSError:
+        bound.close()
+        return None
+    return bound
