@@ -22,7 +22,7 @@ def account() -> None:
 
 @account.command(
     examples=(
-        "fleetgate account create acme",
+        "fleetgate account create globex",
         "fleetgate account create umbrella --broker embedded --coupling loose --certificates csr",
     )
 )
@@ -79,7 +79,7 @@ def update(desk: Desk, name: str, dry_run: bool, yes: bool, enabled: bool | None
     desk.show("account.update", id=name, fields=fields, dry_run=dry_run)
 
 
-@account.command(examples=("fleetgate account delete acme --dry-run", "fleetgate account delete globex --yes"))
+@account.command(examples=("fleetgate account delete hooli --dry-run", "fleetgate account delete hooli --yes"))
 @click.argument("name")
 @cli_frame.dry_run()
 @cli_frame.yes()

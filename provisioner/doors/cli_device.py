@@ -38,7 +38,7 @@ def show(desk: Desk, device: str, account: str | None) -> None:
     desk.show("device.show", id=device, account=account)
 
 
-@device.command(examples=("fleetgate device enable press-17 --dry-run", "fleetgate device enable press-17"))
+@device.command(examples=("fleetgate device enable press-16 --dry-run", "fleetgate device enable press-16"))
 @click.argument("device")
 @ACCOUNT
 @cli_frame.dry_run()

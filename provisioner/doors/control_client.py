@@ -17,7 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from provisioner.model.errors import FleetgateError, NotAllowed, Problem, Unavailable
+from provisioner.model.errors import FleetgateError, InvalidInput, NotAllowed, Problem, Unavailable
 from provisioner.model.secret import Secret
 
 TIMEOUT_S = 10.0
@@ -72,13 +72,16 @@ class ControlClient:
         self._verdict: ReasonCode | None = None
         self._settled = threading.Event()
         self._packet_bytes_max = PACKET_BYTES_MAX
+        self._tls: _Tls | None = None
         self._client = self._made(client_id, name, credential, ca)
 
     def __enter__(self) -> Self:
         try:
             self._client.connect(self._host, self._port, keepalive=60)
         except OSError as error:
-            raise Unreachable(f"no service at {self._where}: {error.strerror or type(error).__name__}") from None
+            if self._tls is not None:
+                self._tls.close()
+            raise Unreachable(f"no service at {self._where}: {_reason(error)}") from None
         self._client.loop_start()
         try:
             self._expect_settled("accept the connection")
@@ -150,7 +153,8 @@ class ControlClient:
         client.connect_timeout = self._timeout_s
         client.username_pw_set(name, credential.reveal())
         if ca is not None:
-            client.tls_set_context(ssl.create_default_context(cafile=str(ca)))
+            self._tls = _Tls(ca)
+            client.tls_set_context(self._tls)
         client.on_socket_open = _without_delay
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
@@ -211,6 +215,37 @@ class ControlClient:
 
     def _on_message(self, client: mqtt.Client, data: Any, message: mqtt.MQTTMessage) -> None:
         self._arrived.put(bytes(message.payload))
+
+
+class _Tls(ssl.SSLContext):
+    """Trusts one authority, and closes what paho leaves open when a handshake fails."""
+
+    _wrapped: ssl.SSLSocket | None = None
+
+    def __new__(cls, ca: Path) -> Self:
+        return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+
+    def __init__(self, ca: Path) -> None:
+        self.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            self.load_verify_locations(ca)
+        except OSError as error:
+            rule = f"must be the authority's certificate: {_reason(error)}"
+            raise InvalidInput([Problem(str(ca), rule, "something else")]) from None
+
+    def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        self._wrapped = super().wrap_socket(*args, **kwargs)
+        return self._wrapped
+
+    def close(self) -> None:
+        if self._wrapped is not None:
+            self._wrapped.close()
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message}"
+    return error.strerror or type(error).__name__
 
 
 def _chunk(rows: Sequence[tuple[int, Mapping[str, Any]]], start: int, bytes_max: int) -> list[tuple[int, Any]]:

@@ -85,7 +85,8 @@ async def audit_after(store: Store, after: int | None, wait_s: int, limit: int) 
     start = await newest_seq(store) if after is None else after
     if not await store.audit_page(after=start, limit=1):
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(_next(store, start), wait_s)
+            async with asyncio.timeout(wait_s):  # not wait_for: in Python 3.11 it can lose a cancellation
+                await _next(store, start)
     found = audit(await store.audit_page(after=start, limit=limit), limit, {})
     last = found["items"][-1]["seq"] if found["items"] else start
     return views.page(found["items"], last)

@@ -67,13 +67,16 @@ def read_value(path: Path) -> Any:
     text = read_text(str(path))
     try:
         if format_of(path.name) == "json":
-            return _DECODER.decode(text)
-        return _built(_yaml_root(text)) if text.strip() else None
+            value = _DECODER.decode(text)
+        else:
+            value = _built(_yaml_root(text)) if text.strip() else None
     except InvalidInput as error:
         raise InvalidInput(Problem(f"{path}: {p.field}", p.rule, p.shape) for p in error.problems) from None
     except (ValueError, RecursionError) as error:
         line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise _bad(f"{path}{line}", "must be JSON") from None
+    _check_characters(value, str(path))
+    return value
 
 
 def over(template: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,7 +242,18 @@ def _built(node: yaml.Node) -> Any:
 def _object(value: Any, line: int) -> Mapping[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         raise _bad(f"line {line}", "must be an object of fields")
+    _check_characters(value, f"line {line}")
     return value
+
+
+def _check_characters(value: Any, at: str) -> None:
+    """Escapes may spell half a character, which the service takes in no message: not even in one of many rows."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise _bad(at, "must not hold half a character") from None
+    except (TypeError, ValueError, RecursionError):
+        raise _bad(at, "must hold plain values only") from None
 
 
 def _cell_object(text: str) -> Any:
