@@ -148,7 +148,8 @@ class Connection(Protocol):
         """Replace the set of further topics that it may publish to just now."""
 
     def engage(self) -> None:
-        """Until ``release``, the end of the connection or ``engaged_s_max``, no newer connection displaces it."""
+        """Until ``release``, the end of the connection or ``engaged_s_max`` no newer connection displaces it; called
+        again it counts anew, up to ``engaged_total_s_max``."""
 
     def release(self) -> None: ...
 

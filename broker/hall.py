@@ -32,7 +32,9 @@ class Hall:
         self.loop = loop
         self.logins = LoginLimits(limits)
         self.doorway = Doorway(limits, clock())
-        self.roster: Roster[GateConnection] = Roster(limits.contenders_max, limits.engaged_s_max)
+        self.roster: Roster[GateConnection] = Roster(
+            limits.contenders_max, limits.engaged_s_max, limits.engaged_total_s_max
+        )
         # Sockets that owe a CONNECT, in order of arrival, with the time of it.
         self.awaited: dict[GateConnection, float] = {}
         self.sockets: set[GateConnection] = set()

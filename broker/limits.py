@@ -62,6 +62,8 @@ class GateLimits:
     contenders_max: int = 64
     """Connections of one identity beside the one that is engaged."""
     engaged_s_max: float = 20.0
+    engaged_total_s_max: float = 300.0
+    """How long a connection is not displaced after it was last engaged, and all in all."""
     filters_max: int = 32
     """Subscriptions of one connection."""
     messages_burst: int = 1_000

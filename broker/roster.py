@@ -14,19 +14,22 @@ Member = TypeVar("Member", bound=Hashable)
 
 @dataclass(slots=True)
 class _Group(Generic[Member]):
-    """The members of one identity, oldest first, and until when one of them is engaged."""
+    """The members of one identity, oldest first, and since and until when one of them is engaged."""
 
     members: list[Member]
     engaged: Member | None = None
+    engaged_since_s: float = 0.0
     engaged_until_s: float = 0.0
 
 
 class Roster(Generic[Member]):
-    """All admitted connections by identity."""
+    """All admitted connections by identity. engaged_s_max: after the last ``engage``; engaged_total_s_max: after
+    the first one of a row of them."""
 
-    def __init__(self, contenders_max: int, engaged_s_max: float) -> None:
+    def __init__(self, contenders_max: int, engaged_s_max: float, engaged_total_s_max: float) -> None:
         self._contenders_max = contenders_max
         self._engaged_s_max = engaged_s_max
+        self._engaged_total_s_max = engaged_total_s_max
         self._groups: dict[str, _Group[Member]] = {}
 
     def __len__(self) -> int:
@@ -75,12 +78,18 @@ class Roster(Generic[Member]):
             del self._groups[identity]
 
     def engage(self, identity: str, member: Member, now: float) -> None:
-        """Once more while engaged adds no time; nothing happens while another member is engaged."""
+        """Once more while engaged adds time, in bounds; nothing happens while another member is engaged."""
         group = self._groups.get(identity)
-        if group is None or member not in group.members or self._engaged(group, now) is not None:
+        if group is None or member not in group.members:
             return
-        group.engaged = member
-        group.engaged_until_s = now + self._engaged_s_max
+        engaged = self._engaged(group, now)
+        if engaged is None:
+            group.engaged = member
+            group.engaged_since_s = now
+        elif engaged != member:
+            return
+        latest_s = group.engaged_since_s + self._engaged_total_s_max
+        group.engaged_until_s = min(now + self._engaged_s_max, latest_s)
 
     def release(self, identity: str, member: Member) -> None:
         group = self._groups.get(identity)

@@ -270,7 +270,7 @@ def test_no_incident_is_lost_and_their_number_is_bounded(number: int) -> None:
 
 
 def roster() -> Roster[str]:
-    return Roster(contenders_max=2, engaged_s_max=20.0)
+    return Roster(contenders_max=2, engaged_s_max=20.0, engaged_total_s_max=50.0)
 
 
 def test_the_newest_owner_of_an_identity_wins() -> None:
@@ -313,11 +313,11 @@ def test_f16_a_contender_takes_over_by_publishing_after_the_release() -> None:
 
 
 def test_f16_an_engagement_ends_with_time_or_with_its_connection() -> None:
-    """F-16: nobody blocks an identity for good, and engaging again while engaged buys no time."""
+    """F-16: nobody blocks an identity for good."""
     all_here = roster()
     all_here.arrive("r1", "a", 0.0)
     all_here.engage("r1", "a", 0.0)
-    all_here.engage("r1", "a", 19.0)
+    assert all_here.is_engaged("r1", "a", 19.9)
     assert all_here.arrive("r1", "b", 20.0) == ("a",)
     all_here.engage("r1", "b", 20.0)
     all_here.arrive("r1", "c", 21.0)
@@ -326,3 +326,14 @@ def test_f16_an_engagement_ends_with_time_or_with_its_connection() -> None:
     all_here.leave("r1", "c")
     all_here.leave("r1", "c")
     assert len(all_here) == 0
+
+
+def test_f16_a_dialogue_that_goes_on_stays_engaged_in_bounds() -> None:
+    """F-16: engaging again while engaged counts anew, until the total is used up."""
+    all_here = roster()
+    all_here.arrive("r1", "a", 0.0)
+    for second in range(0, 50, 10):
+        all_here.engage("r1", "a", float(second))
+        assert all_here.is_engaged("r1", "a", second + 9.9)
+    all_here.engage("r1", "a", 49.0)
+    assert not all_here.is_engaged("r1", "a", 50.0)
