@@ -153,9 +153,9 @@ def _assemble(settings: Settings, base: Path, platform: Platform) -> Service:
     service_status: dict[str, Service] = {}
     control = Control(
         platform=platform,
-        accounts=Accounts(platform, effects, reserved=reserved),
+        accounts=Accounts(platform, effects, gate.kick, reserved=reserved),
         requests=Requests(platform, effects, gate.kick),
-        devices=Devices(platform, effects),
+        devices=Devices(platform, effects, gate.kick),
         status=lambda: service_status["service"].status(),
     )
     admins = json.loads((base / settings.admin.credentials).read_text("utf-8"))

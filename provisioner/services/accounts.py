@@ -15,16 +15,19 @@ from provisioner.model.request import ProvisionRequest
 from provisioner.model.user import AccountUser, ProvisionUser
 from provisioner.services.effects import Effects
 from provisioner.services.platform import Platform
+from provisioner.services.stale import again_when_stale
 
 FIELDS = frozenset(("name", "broker", "broker_url", "coupling", "certificates", "enabled"))
 
 
 class Accounts:
-    """Verbs of the noun account. actor: ``admin:<name>``, for the audit."""
+    """Verbs of the noun account. actor: ``admin:<name>``, for the audit. cut: see ``Requests``."""
 
-    def __init__(self, platform: Platform, effects: Effects, *, reserved: frozenset[str]) -> None:
+    def __init__(
+        self, platform: Platform, effects: Effects, cut: Callable[[str], object], *, reserved: frozenset[str]
+    ) -> None:
         """reserved: names that no account may take: the provision account and the control prefix."""
-        self._platform, self._effects, self._reserved = platform, effects, reserved
+        self._platform, self._effects, self._cut, self._reserved = platform, effects, cut, reserved
 
     async def create(self, actor: str, raw: Mapping[str, Any], *, dry_run: bool = False) -> Account:
         """Raises InvalidInput with every problem, Duplicate when the name is taken."""
@@ -52,8 +55,9 @@ class Accounts:
         await self._commit(actor, "account.create", account, [Put(account)], dry_run)
         return account
 
+    @again_when_stale
     async def update(self, actor: str, name: str, raw: Mapping[str, Any], *, dry_run: bool = False) -> Account:
-        """Fields that are not named stay as they are. Disabling cuts every device of the account."""
+        """Fields that are not named stay as they are. Disabling cuts every device of the account, at the gate too."""
         account = await self.show(name)
         fields = Fields(raw, FIELDS - {"name", "broker"})
         changed: dict[str, Any] = {}
@@ -71,6 +75,8 @@ class Accounts:
         changes += [await self._effects.plan(EffectVerb.APPLY, user) for user in users]
         await self._commit(actor, "account.update", updated, changes, dry_run, fields=sorted(changed))
         if not dry_run:
+            if not updated.enabled:
+                await self._cut_at_gate(name)
             await self._effects.apply_all(user.id for user in users)
         return updated
 
@@ -123,6 +129,16 @@ class Accounts:
         except ValueError:
             fields.problem("certificates", f"must be one of: {', '.join(CertificateMode)}", value)
             return CertificateMode.OFF
+
+    async def _cut_at_gate(self, name: str) -> None:
+        """F-08: no answer that is on its way may arrive; a device that comes back is refused in words."""
+        after: str | None = None
+        while True:
+            page = await self._platform.store.page(ProvisionRequest, where={"account": name}, after=after, limit=1000)
+            for request in page.items:
+                self._cut(request.id)
+            if (after := page.after) is None:
+                return
 
     async def _users(self, name: str) -> list[AccountUser]:
         users: list[AccountUser] = []

@@ -1,6 +1,6 @@
 """Administration of the device registry: what is there, disable, enable, kick."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from provisioner.model.audit import AuditEvent
@@ -8,16 +8,18 @@ from provisioner.model.device import Device, DeviceMove, move
 from provisioner.model.effect import EffectVerb
 from provisioner.model.errors import Conflict, NotFound
 from provisioner.model.ports import Delete, Page, Put, Unit
+from provisioner.model.request import ProvisionRequest
 from provisioner.model.user import AccountUser
 from provisioner.services.effects import Effects
 from provisioner.services.platform import Platform
+from provisioner.services.stale import again_when_stale
 
 
 class Devices:
-    """Verbs of the noun device. actor: ``admin:<name>``, for the audit."""
+    """Verbs of the noun device. actor: ``admin:<name>``, for the audit. cut: see ``Requests``."""
 
-    def __init__(self, platform: Platform, effects: Effects) -> None:
-        self._platform, self._effects = platform, effects
+    def __init__(self, platform: Platform, effects: Effects, cut: Callable[[str], object]) -> None:
+        self._platform, self._effects, self._cut = platform, effects, cut
 
     async def find(self, id_or_client_id: str, account: str | None = None) -> Device:
         """By id, else by client id; account tells apart devices of one client id."""
@@ -53,6 +55,7 @@ class Devices:
         await self._platform.store.commit(Unit(audit=[self._event(actor, "device.kick", device)]))
         return cut
 
+    @again_when_stale
     async def _switch(self, actor: str, id: str, account: str | None, what: DeviceMove, dry_run: bool) -> Device:
         device = await self.find(id, account)
         switched = replace(device, state=move(device.state, what))
@@ -65,8 +68,16 @@ class Devices:
             changes.append(await self._effects.plan(EffectVerb.APPLY, user))
         event = self._event(actor, f"device.{what}", device)
         await self._platform.store.commit(Unit(changes=changes, audit=[event]))
+        if what is DeviceMove.DISABLE:
+            await self._cut_at_gate(device)
         await self._effects.apply_all(user.id for user in users)
         return switched
+
+    async def _cut_at_gate(self, device: Device) -> None:
+        """F-08: what is on its way to it there must not arrive; when it comes back it is told that it is disabled."""
+        for request in await self._platform.store.find(ProvisionRequest, "any_client_id", device.client_id):
+            if request.account == device.account:
+                self._cut(request.id)
 
     async def _users(self, device: Device) -> list[AccountUser]:
         return list(await self._platform.store.find(AccountUser, "device", device.id))

@@ -19,6 +19,7 @@ from provisioner.services.effects import Effects
 from provisioner.services.explaining import circumstances
 from provisioner.services.platform import Platform
 from provisioner.services.request_making import Made, RequestMaking
+from provisioner.services.stale import again_when_stale
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Requests:
     ) -> Page[ProvisionRequest]:
         return await self._platform.store.page(ProvisionRequest, where=where, after=after, limit=limit)
 
+    @again_when_stale
     async def update(self, actor: str, id: str, raw: Mapping[str, Any], *, dry_run: bool = False) -> ProvisionRequest:
         """Fields that are not named stay as they are; a closed request is no longer changed."""
         request = await self.find(id)
@@ -76,6 +78,7 @@ class Requests:
         await self._commit(actor, "request.update", updated, [Put(updated)], dry_run, fields=sorted(changed))
         return updated
 
+    @again_when_stale
     async def delete(self, actor: str, id: str, *, dry_run: bool = False) -> ProvisionRequest:
         """Forget the request; the credentials of a device that it granted but never confirmed go with it."""
         request = await self.find(id)
@@ -84,6 +87,7 @@ class Requests:
         await self._after_cut(request, dry_run)
         return request
 
+    @again_when_stale
     async def revoke(self, actor: str, id: str, *, dry_run: bool = False) -> ProvisionRequest:
         """End it now: the connection at the gate is cut, unconfirmed credentials die. A confirmed device stays."""
         request = await self.find(id)
@@ -93,6 +97,7 @@ class Requests:
         await self._after_cut(request, dry_run)
         return revoked
 
+    @again_when_stale
     async def rearm(self, actor: str, id: str, *, dry_run: bool = False) -> ProvisionRequest:
         """Open it again for a new grant with new credentials; wrong keys and attempts are forgotten.
 
@@ -114,6 +119,7 @@ class Requests:
         await self._after_cut(request, dry_run)
         return armed
 
+    @again_when_stale
     async def decide_approval(
         self, actor: str, id: str, approval: Approval, *, dry_run: bool = False
     ) -> ProvisionRequest:

@@ -58,7 +58,7 @@ class ReportingBroker:
 
 async def stock(service: app.Service, requests: int, broker_url: str) -> list[dict[str, str]]:
     """One account and that many requests with generated credentials."""
-    accounts = Accounts(service.platform, service.effects, reserved=frozenset())
+    accounts = Accounts(service.platform, service.effects, service.gate.kick, reserved=frozenset())
     await accounts.create("bench", {"name": "bench", "broker": ReportingBroker.name, "broker_url": broker_url})
     making = RequestMaking(service.platform)
     rows = [

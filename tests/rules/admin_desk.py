@@ -173,9 +173,9 @@ async def open_desk(
     cuts: list[str] = []
     control = Control(
         platform=platform,
-        accounts=Accounts(platform, effects, reserved=frozenset((PROVISION_ACCOUNT, "EDC"))),
+        accounts=Accounts(platform, effects, cuts.append, reserved=frozenset((PROVISION_ACCOUNT, "EDC"))),
         requests=Requests(platform, effects, cuts.append),
-        devices=Devices(platform, effects),
+        devices=Devices(platform, effects, cuts.append),
         status=status,
     )
     try:
