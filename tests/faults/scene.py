@@ -49,9 +49,13 @@ def verdict(wire: Wire) -> int | None:
     return packet.code if isinstance(packet, ConnAck) else None
 
 
-def spy_on(installation: Installation, client_id: str, version: Version = V311) -> JsonDevice:
-    """A device of its own right that listens on everything it may; nothing of others may reach it."""
-    spy = installation.device(installation.request(client_id), version=version)
+def spy_on(
+    installation: Installation, client_id: str, version: Version = V311, credentials: Credentials | None = None
+) -> JsonDevice:
+    """A device of its own right that listens on everything it may; nothing of others may reach it.
+
+    credentials: None makes a request for it."""
+    spy = installation.device(credentials or installation.request(client_id), version=version)
     assert spy.wire.subscribe(f"$EDC/provision/{client_id}/#") == (1,)
     return spy
 
