@@ -1,0 +1,80 @@
+"""Many devices at once: their requests by one import, their factory settings in a file that the simulator reads."""
+
+import json
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from device_sim.actions import Log
+from tests.support.installation import Installation
+
+
+def crowd(installation: Installation, folder: Path, count: int, prefix: str = "crowd", **fields: Any) -> dict[str, Any]:
+    """Fleet settings of that many devices, each with a request and generated credentials of its own.
+
+    fields: of every request beside its names."""
+    rows = [
+        (n, {"account": "acme", "client_id": f"{prefix}-{n}", "username": f"user-{prefix}-{n}", **fields})
+        for n in range(count)
+    ]
+    with installation.client() as client:
+        made = list(client.send_rows(rows))
+    devices = [
+        {"client_id": row["client_id"], "username": row["username"], "password": row["secrets"]["password"]}
+        for row in made
+    ]
+    path = folder / f"{prefix}.json"
+    path.write_text(json.dumps(devices))
+    return {"name": prefix, "devices_file": str(path)}
+
+
+class Chronicle:
+    """What every device did and when: an observer of a fleet. Times are of ``time.monotonic``."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
+
+    def __call__(self, client_id: str, log: Log) -> None:
+        self.events[client_id].append((time.monotonic(), log.event, log.detail))
+
+    def times(self, event: str) -> list[float]:
+        return sorted(at for events in self.events.values() for at, name, _ in events if name == event)
+
+    def counts(self, event: str) -> Counter[str]:
+        """How often each device had it."""
+        return Counter(who for who, events in self.events.items() for _, name, _ in events if name == event)
+
+    def last_legs_s(self) -> list[float]:
+        """From the last connect to the gate to the end of the walk, of each device that got there."""
+        legs = []
+        for events in self.events.values():
+            arrived = [at for at, name, _ in events if name == "CONNECTED"]
+            left = [at for at, name, _ in events if name == "CONNECT(gate)"]
+            if arrived:
+                legs.append(arrived[-1] - max(at for at in left if at < arrived[-1]))
+        return sorted(legs)
+
+
+@contextmanager
+def meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    """The work beside the block, in a thread; what it raises is raised at the end of the block."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+    if failures:
+        raise failures[0]
