@@ -16,9 +16,13 @@ class WebSocketStream:
         self._is_ended = self._is_accepted = False
         while not self._is_accepted:
             self._take(self._socket.recv(65_536))
-            assert not self._is_ended, "the upgrade was refused"
+            if self._is_ended:
+                raise ConnectionRefusedError("the upgrade was refused")
 
     def sendall(self, data: bytes) -> None:
+        """Raises OSError when the peer has ended the WebSocket, as a socket would."""
+        if self._is_ended:
+            raise BrokenPipeError("the peer has closed")
         self._socket.sendall(self._frames.send(BytesMessage(data=data)))
 
     def recv(self, size: int) -> bytes:
