@@ -6,7 +6,6 @@ import gc
 import json
 import logging
 import signal
-import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -14,29 +13,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from broker.embedded import EmbeddedBroker
 from broker.gate import Gate
 from broker.limits import GateLimits
 from broker.listener import Listener
 from broker.session_settings import SessionSettings
-from broker.tls import TlsFiles, server_context
-from provisioner.account_brokers.embedded import EmbeddedAccountBroker
+from broker.tls import TlsFiles
 from provisioner.authority.local_ca import LocalAuthority
-from provisioner.config import EmbeddedBrokerSettings, GateSettings, Settings
+from provisioner.brokers import broker_urls, build_brokers
+from provisioner.config import GateSettings, Settings
 from provisioner.dialects.esf import Esf
 from provisioner.dialects.json_v1 import JsonV1
 from provisioner.doors.control import Control
 from provisioner.fronts import AdminFront, ProvisionFront
 from provisioner.model.errors import InvalidInput, Problem
 from provisioner.model.ports import AccountBroker
-from provisioner.model.secret import Secret
 from provisioner.services.accounts import Accounts
 from provisioner.services.clockwatch import watch_clock
 from provisioner.services.confirmation import Confirmation
 from provisioner.services.devices import Devices
 from provisioner.services.effects import Effects
 from provisioner.services.journal import AuditTrail
-from provisioner.services.platform import USER_PURPOSE, Platform
+from provisioner.services.platform import Platform
 from provisioner.services.provisioning import Provisioning
 from provisioner.services.requests import Requests
 from provisioner.store.tinydb_store import TinyDbStore
@@ -112,7 +109,6 @@ class Service:
             "gate_ports": dict(self.gate.ports),
             "admin_port": self.admin_gate.ports.get("admin"),
             "connections": len(self.gate.connections()),
-            "account_brokers": sorted(self.platform.brokers),
         }
 
 
@@ -123,8 +119,7 @@ async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBro
     ring = KeyRing.read(base / settings.key_ring)
     authority = LocalAuthority.read(base / settings.authority.certificate, base / settings.authority.key)
     if brokers is None:
-        context = server_context(_files(base, settings.gate))
-        brokers = {each.name: _embedded(each, context, ring) for each in settings.account_brokers}
+        brokers = build_brokers(settings, base, ring)
     # Last, for it takes the lock on the files: what fails before leaves nothing open.
     store = await TinyDbStore.open(base / settings.store.path, requests_max=settings.store.requests_max)
     platform = Platform(
@@ -133,7 +128,7 @@ async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBro
         passwords=Passwords(ring),
         authority=authority,
         brokers=brokers,
-        broker_urls={each.name: _url(each) for each in settings.account_brokers},
+        broker_urls=broker_urls(settings),
         dialects=(JsonV1(), Esf(settings.esf)),
         policy=settings.policy,
         audit=AuditTrail(store, utc_now, time.monotonic),
@@ -174,19 +169,6 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
-
-
-def _embedded(settings: EmbeddedBrokerSettings, context: ssl.SSLContext, ring: KeyRing) -> EmbeddedAccountBroker:
-    server: Any = EmbeddedBroker(settings.host, settings.port, context if settings.tls else None)
-
-    def verify(verifier: str | None, password: Secret, user_id: str) -> bool:
-        return ring.verify(verifier, password, USER_PURPOSE, user_id)
-
-    return EmbeddedAccountBroker(settings.name, server, verify)
-
-
-def _url(settings: EmbeddedBrokerSettings) -> str:
-    return f"{'mqtts' if settings.tls else 'mqtt'}://{settings.url_host}:{settings.port}"
 
 
 def _listeners(base: Path, settings: GateSettings) -> list[Listener]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from provisioner.broker_settings import BrokerSettings, EmbeddedBrokerSettings
 from provisioner.dialects.esf import EsfSettings
 from provisioner.model.errors import InvalidInput, Problem, shape
 from provisioner.model.policy import Policy
@@ -62,17 +63,6 @@ class AdminSettings(_Part):
     credentials: Path = Path("admins.json")
 
 
-class EmbeddedBrokerSettings(_Part):
-    """An account broker inside the service, for evaluation; loopback only."""
-
-    name: str = "embedded"
-    kind: Literal["embedded"] = "embedded"
-    host: str = "127.0.0.1"
-    port: int = Field(default=8884, ge=0, le=65_535)
-    tls: bool = True
-    url_host: str = "localhost"
-
-
 class StoreSettings(_Part):
     """tinydb: a folder of files; up to ``requests_max`` requests."""
 
@@ -92,7 +82,7 @@ class Settings(_Part):
     gate: GateSettings = GateSettings()
     admin: AdminSettings = AdminSettings()
     store: StoreSettings = StoreSettings()
-    account_brokers: tuple[EmbeddedBrokerSettings, ...] = (EmbeddedBrokerSettings(),)
+    account_brokers: tuple[BrokerSettings, ...] = (EmbeddedBrokerSettings(),)
     authority: AuthoritySettings = AuthoritySettings()
     key_ring: Path = Path("keys/ring.json")
     policy: Policy = Policy()
@@ -109,7 +99,7 @@ class Settings(_Part):
 
     @field_validator("account_brokers")
     @classmethod
-    def _names_differ(cls, brokers: tuple[EmbeddedBrokerSettings, ...]) -> tuple[EmbeddedBrokerSettings, ...]:
+    def _names_differ(cls, brokers: tuple[BrokerSettings, ...]) -> tuple[BrokerSettings, ...]:
         if len({broker.name for broker in brokers}) != len(brokers):
             raise ValueError("account brokers need different names")
         return brokers

@@ -33,13 +33,15 @@ FLOORS = {
     "provisioner.link": 2,
     "provisioner.services": 3,
     "provisioner.doors": 4,
+    "provisioner.broker_settings": 5,
+    "provisioner.brokers": 5,
     "provisioner.config": 5,
     "provisioner.fronts": 5,
     "provisioner.app": 5,
 }
 # One outside thing each: on this floor no package knows another one.
 SIDE_BY_SIDE = 2
-KNOW_THE_BROKER = ("provisioner.fronts", "provisioner.app")
+KNOW_THE_BROKER = ("provisioner.brokers", "provisioner.fronts", "provisioner.app")
 SIMULATOR_MAY_USE = ("device_sim", "provisioner.dialects", "provisioner.model")
 # A door may reach the top floor from inside a function only: the command line starts without it.
 TOP_FLOOR_FROM = ("provisioner.doors",)

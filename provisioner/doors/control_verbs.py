@@ -52,7 +52,11 @@ async def _account_page(s: Services, actor: str, *, after: str | None, limit: in
 
 
 async def _account_show(s: Services, actor: str, *, id: str) -> View:
-    return views.account(await s.accounts.show(id))
+    account = await s.accounts.show(id)
+    return {
+        **views.account(account),
+        "broker_capabilities": views.capabilities(s.platform.brokers.get(account.broker)),
+    }
 
 
 async def _account_update(s: Services, actor: str, *, id: str, fields: Fields, dry_run: bool) -> View:
@@ -182,6 +186,7 @@ async def _status(s: Services, actor: str) -> View:
     return {
         **s.status(),
         "time": s.platform.now().isoformat(),
+        "account_brokers": {name: views.capabilities(each) for name, each in sorted(s.platform.brokers.items())},
         "accounts": await store.count(Account),
         "requests": requests,
         "devices": await store.count(Device),

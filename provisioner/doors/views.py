@@ -3,6 +3,7 @@
 Instants are RFC 3339 texts in UTC. ``made`` and ``row`` alone carry clear secrets: what was generated just now.
 """
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from provisioner.model.audit import AuditEvent
 from provisioner.model.decision import Decision
 from provisioner.model.device import Device
 from provisioner.model.errors import FleetgateError, InvalidInput
+from provisioner.model.ports import AccountBroker
 from provisioner.model.request import Grant, ProvisionRequest
 from provisioner.model.user import AccountUser, ProvisionUser
 from provisioner.services.request_making import Made, RowResult
@@ -31,6 +33,11 @@ def account(noun: Account) -> View:
         "enabled": noun.enabled,
         "created_at": _instant(noun.created_at),
     }
+
+
+def capabilities(broker: AccountBroker | None) -> View | None:
+    """What the broker can do; None when the settings have no such broker."""
+    return None if broker is None else asdict(broker.capabilities())
 
 
 def request(noun: ProvisionRequest, now: datetime) -> View:

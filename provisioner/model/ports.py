@@ -138,12 +138,20 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a broker can do, for people to see and for services to plan by."""
+    """What a broker can do, for people to see and for services to plan by.
+
+    refuses_subscribe: a foreign filter is refused; False: it is granted, and nothing comes through it.
+    checks_client_id: a user under a client id that is not its to use is refused; False: the broker knows a device by
+    its user alone, so that the client id a device gives has no meaning and takes nothing from anybody.
+    loose: LOOSE coupling is honoured; False: every user is bound to its device, as by STRICT (EC-26).
+    """
 
     kicks: bool
     reports_sightings: bool
     refuses_subscribe: bool
     mqtt5: bool
+    checks_client_id: bool = True
+    loose: bool = True
     users_max: int | None = None
 
 

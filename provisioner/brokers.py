@@ -1,0 +1,46 @@
+"""Builds the account brokers that the settings name; one function for each kind."""
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+from broker.embedded import EmbeddedBroker
+from broker.tls import TlsFiles, server_context
+from provisioner.account_brokers.embedded import EmbeddedAccountBroker
+from provisioner.broker_settings import EmbeddedBrokerSettings
+from provisioner.config import Settings
+from provisioner.model.errors import InvalidInput, Problem
+from provisioner.model.ports import AccountBroker
+from provisioner.model.secret import Secret
+from provisioner.services.platform import USER_PURPOSE
+from provisioner.vault.keyring import KeyRing
+
+
+def build_brokers(settings: Settings, base: Path, ring: KeyRing) -> dict[str, AccountBroker]:
+    """By name. Relative paths are relative to ``base``. Raises InvalidInput; nothing is started."""
+    return {each.name: _build(each, settings, base, ring) for each in settings.account_brokers}
+
+
+def broker_urls(settings: Settings) -> dict[str, str]:
+    """Name -> where devices reach it, for accounts that do not say."""
+    return {each.name: each.url for each in settings.account_brokers}
+
+
+def _build(each: Any, settings: Settings, base: Path, ring: KeyRing) -> AccountBroker:
+    if isinstance(each, EmbeddedBrokerSettings):
+        return _embedded(each, _server_context(settings, base), ring)
+    raise InvalidInput([Problem(f"account_brokers.{each.name}.kind", "cannot be used yet", "a kind")])
+
+
+def _server_context(settings: Settings, base: Path) -> ssl.SSLContext:
+    """The gate's certificate serves for what runs beside it."""
+    return server_context(TlsFiles(base / settings.gate.tls.certificate, base / settings.gate.tls.key))
+
+
+def _embedded(settings: EmbeddedBrokerSettings, context: ssl.SSLContext, ring: KeyRing) -> EmbeddedAccountBroker:
+    server: Any = EmbeddedBroker(settings.host, settings.port, context if settings.tls else None)
+
+    def verify(verifier: str | None, password: Secret, user_id: str) -> bool:
+        return ring.verify(verifier, password, USER_PURPOSE, user_id)
+
+    return EmbeddedAccountBroker(settings.name, server, verify)
