@@ -114,7 +114,6 @@ def _write_new(path: Path, text: str, mode: int) -> None:
     """The mode holds from the first byte on, and whatever is there already stays."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(descriptor, mode)
         file.write(text)
         file.flush()
         os.fsync(descriptor)

@@ -113,14 +113,14 @@ class Desk:
         assert isinstance(made, dict)
         return made
 
-    async def grant(self, made: dict[str, Any]) -> Answer:
+    async def grant(self, made: dict[str, Any], serial_number: str = "S") -> Answer:
         """The device of that request asks at the gate, and is provisioned."""
         key = made["secrets"].get("activation_key")
         message = ProvisionMessage(
             message_id="m-1",
             dialect="json-v1",
             activation_key=Secret(key) if key else None,
-            device={"serial_number": "S"},
+            device={"serial_number": serial_number},
         )
         asker = Asker(made["id"], made["client_id"], made["username"], "192.0.2.1", contended=False)
         answer = await Provisioning(self.platform, self.effects).handle(asker, message)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from provisioner.doors import control_client
+from provisioner.doors import control_client, control_verbs
 from provisioner.doors.control_client import Unreachable
 from provisioner.model.request import ProvisionRequest
 from tests.rules.direct_cli import DirectCli, DirectClient, direct_cli
@@ -112,6 +112,16 @@ def test_file_is_sent_in_parts_that_fit_a_packet(bench: DirectCli, monkeypatch: 
     assert len(sent) > 3
     assert [line for part in sent for line, _ in part] == list(range(2, 92))
     assert count(bench) == 90
+
+
+def test_rows_that_the_service_did_not_get_to_are_sent_again(bench: DirectCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that answers for a part of what it was sent gets the rest again, from where it stopped."""
+    monkeypatch.setattr(control_verbs, "IMPORT_S_MAX", -1.0)  # it stops after each row
+    told = bench.json("request", "import", fleet(bench, 4))
+    assert [row["line"] for row in told] == [2, 3, 4, 5]
+    sent = [params["rows"] for verb, params in bench.sent if verb == "request.import"]
+    assert [[line for line, _ in rows] for rows in sent] == [[2, 3, 4, 5], [3, 4, 5], [4, 5], [5]]
+    assert count(bench) == 4
 
 
 def test_broken_connection_keeps_what_was_made(bench: DirectCli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,12 @@ def test_nothing_printed_can_drive_a_terminal(bench: DirectCli) -> None:
         text = bench.run("request", "show", "gw1", "-o", form).stdout
         assert "\x1b" not in text, form
         assert "\x9b" not in text, form
-    assert "\x1b" not in bench.run("request", "show", "\x1b[31m", status=4).stderr
+    bench.wait(bench.desk.grant(bench.wait(bench.desk.request("gw2")), serial_number="\x1b[31m\x9b2J"))
+    table = bench.run("device", "show", "gw2", "-o", "table").stdout
+    assert "metadata.serial_number" in table
+    assert "\\x1b[31m\\x9b2J" in table
+    file = bench.write("fleet.json", '[{"client_id": "\\u001b[31m"}, {"\\u001b[2J": 1}]')
+    assert "\x1b" not in bench.run("request", "import", file, status=7).stderr
     assert bench.json("request", "show", "gw1")["configuration"] == {"pid": {"text": "\x1b[31m\x9b2J"}}
 
 
@@ -105,6 +110,9 @@ def test_password_on_the_command_line_is_refused(bench: DirectCli, typed: tuple[
     assert "--password-file" in result.stderr
     assert "FLEETGATE_PASSWORD" in result.stderr
     assert CANARY not in result.output
+    assert "--password-file" in bench.run("request", "create", *typed, status=2).stderr, (
+        "before anything else is missed"
+    )
     assert bench.sent == []
 
 

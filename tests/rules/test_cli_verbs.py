@@ -105,6 +105,7 @@ def test_audit_list_shows_the_last_rows_that_match(bench: DirectCli) -> None:
         return [row["seq"] for row in bench.json("audit", "list", *arguments)]
 
     assert seqs("--limit", "2") == [4, 5]
+    assert bench.sent[-1][1]["after"] == 3, "a long log is not read from its beginning"
     assert seqs("--after", "1", "--limit", "2") == [2, 3]
     assert seqs("--action", "account") == [1]
     assert seqs("--client-id", "gw1") == [3]

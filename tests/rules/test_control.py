@@ -64,6 +64,7 @@ BAD_ENVELOPES = (
     (b'{"id":"","verb":"status"}', "id must be text"),
     (b'{"id":"' + b"9" * 65 + b'","verb":"status"}', "id must be text"),
     (b'{"verb":"status"}', "id must be text"),
+    (b'{"id":"1","verb":"status","params":{"x":"' + b"x" * 4_000_000 + b'"}}', "at most 4000000 bytes"),
     (b'{"id":"1","verb":"status","params":' + b"[" * 41 + b"]" * 41 + b"}", "levels deep"),
 )
 
@@ -74,8 +75,8 @@ async def test_f37_envelope_that_is_none_is_answered_as_usage(desk: Desk) -> Non
     for payload, told in BAD_ENVELOPES:
         answer = json.loads(await desk.control.answer(ADMIN, payload))
         assert answer["ok"] is False
-        assert answer["error"]["kind"] == "usage", payload
-        assert told in answer["error"]["message"], payload
+        assert answer["error"]["kind"] == "usage", payload[:80]
+        assert told in answer["error"]["message"], payload[:80]
 
 
 @at_desk
@@ -664,3 +665,16 @@ def test_f32_selftest_sees_a_clock_behind_the_log(tmp_path: Path) -> None:
             assert [check["name"] for check in failed] == ["clock"]
 
     asyncio.run(walk())
+
+
+def test_selftest_warns_of_an_authority_that_ends_soon(tmp_path: Path) -> None:
+    """In the last thirty days of the authority's certificate its check fails; before that it passes."""
+    made = datetime.now(UTC)
+
+    async def failed(days: int) -> list[str]:
+        (tmp_path / str(days)).mkdir()
+        async with open_desk(tmp_path / str(days), now=lambda: made + timedelta(days=days)) as desk:
+            return [check["name"] for check in (await desk.ask("selftest"))["checks"] if not check["passed"]]
+
+    assert asyncio.run(failed(3_650 - 31)) == []
+    assert asyncio.run(failed(3_650 - 29)) == ["authority"]
