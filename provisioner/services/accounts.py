@@ -48,6 +48,7 @@ class Accounts:
             broker_url=url,
             coupling=coupling,
             certificates=certificates,
+            enabled=fields.flag("enabled") if fields.given("enabled") else True,
             created_at=self._platform.now(),
         )
         if await self._platform.store.get(Account, name):

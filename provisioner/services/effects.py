@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable
+from weakref import WeakValueDictionary
 
 from provisioner.model.account import Account
 from provisioner.model.effect import Effect, EffectVerb
@@ -26,11 +27,15 @@ PERIOD_S = 5.0
 
 
 class Effects:
-    """Applies effects at once after their commit, and those that a crash or a broker's absence left over."""
+    """Applies effects at once after their commit, and those that a crash or a broker's absence left over.
+
+    What is stored of a user is read and told to its broker under a lock of that user: what was decided last is also
+    what the broker hears last, however slow it is (F-08)."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._finishing: set[asyncio.Task[None]] = set()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def plan(self, verb: EffectVerb, user: AccountUser) -> Put:
         """The change that belongs into the same unit as what makes the effect necessary."""
@@ -47,18 +52,27 @@ class Effects:
             )
         )
 
-    async def bring(self, user: AccountUser, password: Secret) -> None:
-        """Make a granted user known to its broker. Raises Unavailable when that cannot be; then it is remembered
-        and tried again."""
-        try:
-            await self._platform.broker(user.broker).put_user(_as_known(user, password, enabled=user.enabled))
-        except Unavailable:
-            with contextlib.suppress(Conflict, Unavailable):  # the start covers what even this cannot remember
-                await self._platform.store.commit(Unit(changes=[await self.plan(EffectVerb.APPLY, user)]))
-            raise
+    async def bring(self, id: str, password: Secret) -> None:
+        """Make a granted user known to its broker. Raises Conflict when it was taken away since, Unavailable when
+        the broker cannot; then it is remembered and tried again."""
+        async with self._lock(id):
+            user = await self._platform.store.get(AccountUser, id)
+            if user is None:
+                raise Conflict("the user was taken away again")
+            known = _as_known(user, password, enabled=await self._is_enabled(user))
+            try:
+                await self._platform.broker(user.broker).put_user(known)
+            except Unavailable:
+                with contextlib.suppress(Conflict, Unavailable):  # the start covers what even this cannot remember
+                    await self._platform.store.commit(Unit(changes=[await self.plan(EffectVerb.APPLY, user)]))
+                raise
 
     async def apply(self, id: str) -> None:
         """Do the effect of that user now. Raises Unavailable when its broker cannot; it is tried again later."""
+        async with self._lock(id):
+            await self._apply(id)
+
+    async def _apply(self, id: str) -> None:
         effect = await self._platform.store.get(Effect, id)
         if effect is None:
             return
@@ -81,12 +95,10 @@ class Effects:
 
     async def broker_user(self, user: AccountUser) -> BrokerUser:
         """The user as its broker must know it, with the clear password as long as that exists."""
-        store = self._platform.store
-        account = await store.get(Account, user.account)
-        requests = await store.find(ProvisionRequest, "grant_user", user.id)
+        requests = await self._platform.store.find(ProvisionRequest, "grant_user", user.id)
         answer = sealed.unseal(self._platform.ring, requests[0]) if requests else None
         password = answer.delivery.password if answer and answer.delivery else None
-        return _as_known(user, password, enabled=user.enabled and account is not None and account.enabled)
+        return _as_known(user, password, enabled=await self._is_enabled(user))
 
     async def finish_left_over(self) -> int:
         """Apply every effect that is still there; returns how many could not be."""
@@ -126,6 +138,13 @@ class Effects:
     async def settle(self) -> None:
         """Wait for the bookkeeping of applied effects; at shutdown."""
         await asyncio.gather(*self._finishing)
+
+    def _lock(self, id: str) -> asyncio.Lock:
+        return self._locks.setdefault(id, asyncio.Lock())
+
+    async def _is_enabled(self, user: AccountUser) -> bool:
+        account = await self._platform.store.get(Account, user.account)
+        return user.enabled and account is not None and account.enabled
 
     async def _done(self, effect: Effect) -> None:
         reach("before_effect_done")

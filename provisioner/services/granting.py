@@ -50,15 +50,14 @@ class Granting:
         reach("before_commit")
         await self._platform.store.commit(unit)
         reach("after_commit")
-        await self._effects.bring(user, answer.delivery.password)
+        await self._effects.bring(user.id, answer.delivery.password)
         reach("after_apply")
         return answer
 
-    async def finish(self, request: ProvisionRequest) -> None:
-        """Make sure that what was granted is true at the broker, before it is said again: a broker that could not
-        take it then has an effect waiting."""
-        if request.grant is not None:
-            await self._effects.apply(account_user_id(request.account, request.grant.username))
+    async def finish(self, granted: Delivery) -> None:
+        """Make sure that what was granted is true at the broker, before it is said again: the first answer may
+        still be waiting for it."""
+        await self._effects.bring(account_user_id(granted.account, granted.username), granted.password)
 
     def _answer(
         self,
@@ -71,7 +70,7 @@ class Granting:
         delivered = former.delivery if former else None
         password = delivered.password if delivered else generate.password()
         device_id = device.id if device else f"dev-{request.id.removeprefix('req-')}"
-        certificate = self._certificate(message, request, account, device_id)
+        certificate = self._certificate(message, request, account, device_id, delivered)
         repeated = delivered if certificate is None and self._certifies(message, account) else None
         username, endpoint = username_of(request), request.endpoint or account.broker_url
         generated = device_config.generated(endpoint, account.id, request.client_id, username, password)
@@ -98,17 +97,22 @@ class Granting:
         return mode is CertificateMode.SERVER_KEY or (mode is CertificateMode.CSR and message.csr is not None)
 
     def _certificate(
-        self, message: ProvisionMessage, request: ProvisionRequest, account: Account, device_id: str
+        self,
+        message: ProvisionMessage,
+        request: ProvisionRequest,
+        account: Account,
+        device_id: str,
+        delivered: Delivery | None,
     ) -> DeviceCertificate | None:
-        """A new certificate, or None when the account uses none or the grant already has this key's."""
+        """A new certificate, or None when the account uses none or the device was already given this key's."""
         if not self._certifies(message, account):
             return None
-        before = request.grant.csr_digest if request.grant and request.grant.sealed else None
         if message.csr is not None:
+            before = request.grant.csr_digest if request.grant and delivered else None
             if before == csr_key_digest(message.csr):
                 return None
             return self._platform.authority.for_csr(message.csr, device_id, account.id, self._platform.now())
-        if before is not None:
+        if delivered is not None and delivered.private_key is not None:
             return None
         return self._platform.authority.with_new_key(device_id, account.id, self._platform.now())
 
@@ -188,10 +192,14 @@ class Granting:
     def _device(
         self, message: ProvisionMessage, granted: ProvisionRequest, former: Device | None, user: AccountUser
     ) -> Device:
+        # When it was last seen stays: that it has credentials of an earlier grant which still hold.
+        seen = former.connection if former else None
         connection = DeviceConnection(
             user=user.username,
             coupling=granted.coupling,
             reserved_user=user.username if user.reserved else None,
+            last_seen_at=seen.last_seen_at if seen else None,
+            address=seen.address if seen else None,
         )
         assert granted.grant is not None
         if former is not None:

@@ -78,9 +78,9 @@ class Provisioning:
     async def _grant(self, asker: Asker, message: ProvisionMessage, case: Circumstances) -> Answer:
         request = case.request
         former = sealed.unseal(self._platform.ring, request)
-        if former is not None and former.message_id == message.message_id:
+        if former is not None and former.delivery is not None and former.message_id == message.message_id:
             # The same question gets the same bytes; what it needs at the broker may still be outstanding.
-            await self._granting.finish(request)
+            await self._granting.finish(former.delivery)
             self._note(asker, "provision.repeated", request, reason=None)
             return former
         try:
