@@ -184,7 +184,9 @@ class JsonDevice:
             self.wire.close()
             raise ConnectionRefusedError(f"CONNACK {code}")
         codes = self.wire.subscribe(f"{self.base}/response")
-        assert codes == (1,), codes
+        if codes != (1,):
+            self.wire.close()
+            raise ConnectionAbortedError(f"SUBACK {codes}")
 
     def __enter__(self) -> Self:
         return self
