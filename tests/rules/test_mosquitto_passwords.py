@@ -1,0 +1,99 @@
+"""mosquitto's own form of a password digest, files that are replaced whole, and the sign to read them again."""
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from provisioner.account_brokers.mosquitto_passwords import Reload, digest_matches, password_digest, replace_file
+from provisioner.model.errors import Unavailable
+from provisioner.model.secret import Secret
+
+PASSWORD = Secret("Factory-pass-1")
+
+
+def test_digest_is_checked_by_its_own_figures() -> None:
+    """A digest fits its password alone, whatever iterations it was made with, and two of one password differ."""
+    one, other = password_digest(PASSWORD), password_digest(PASSWORD, iterations=1_000)
+    assert one.startswith("$7$101$") and other.startswith("$7$1000$")
+    assert password_digest(PASSWORD) != one
+    for digest in (one, other):
+        assert digest_matches(digest, PASSWORD)
+        assert not digest_matches(digest, Secret("factory-pass-1"))
+
+
+@pytest.mark.parametrize("digest", ["", "$7$", "$6$101$AAAA$AAAA", "$7$x$AAAA$AAAA", "$7$101$*$AAAA", "plain"])
+def test_anything_else_is_no_digest(digest: str) -> None:
+    """What is not in the form of mosquitto 2 matches no password, and does not fail."""
+    assert not digest_matches(digest, PASSWORD)
+
+
+@pytest.mark.skipif(shutil.which("mosquitto_passwd") is None, reason="mosquitto_passwd is not installed")
+def test_mosquitto_makes_the_same_digests(tmp_path: Path) -> None:
+    """What mosquitto's own program writes for a password is what ours recognises."""
+    file = tmp_path / "passwords"
+    file.touch(mode=0o600)
+    subprocess.run(["mosquitto_passwd", "-b", str(file), "meters", PASSWORD.reveal()], check=True, capture_output=True)
+    username, _, digest = file.read_text().strip().partition(":")
+    assert username == "meters"
+    assert digest_matches(digest, PASSWORD)
+
+
+def test_file_is_replaced_whole(tmp_path: Path) -> None:
+    """The new text is there under the mode that was asked for, and nothing else is left in the folder."""
+    path = tmp_path / "acl"
+    replace_file(path, "one\n")
+    replace_file(path, "two\n", mode=0o600)
+    assert path.read_text() == "two\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_failure_leaves_the_former_file(tmp_path: Path) -> None:
+    """A group that does not exist changes nothing, and leaves no half-written file behind."""
+    path = tmp_path / "acl"
+    replace_file(path, "one\n")
+    with pytest.raises(LookupError):
+        replace_file(path, "two\n", group="no-such-group-here")
+    assert path.read_text() == "one\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_reload_needs_one_way(tmp_path: Path) -> None:
+    """A pid file and a command exclude each other, and one of them is needed."""
+    with pytest.raises(ValueError, match="exactly one"):
+        Reload()
+    with pytest.raises(ValueError, match="exactly one"):
+        Reload(pid_file=tmp_path / "pid", command=("true",))
+
+
+def test_reload_by_command(tmp_path: Path) -> None:
+    """The command runs; one that fails or is not there makes the broker unavailable."""
+    made = tmp_path / "made"
+    Reload(command=("touch", str(made)))()
+    assert made.exists()
+    for command in (("false",), ("no-such-command-here",)):
+        with pytest.raises(Unavailable, match="reload command"):
+            Reload(command=command)()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are known by name on Linux only")
+def test_reload_never_hangs_up_another_process(tmp_path: Path) -> None:
+    """A pid file that outlived its mosquitto and names somebody else's process, or nobody, sends no signal."""
+    heard: list[int] = []
+    former = signal.signal(signal.SIGHUP, lambda number, frame: heard.append(number))
+    try:
+        for text in (str(os.getpid()), "0", "-1", "text", ""):
+            (tmp_path / "pid").write_text(text)
+            with pytest.raises(Unavailable, match="pid file"):
+                Reload(pid_file=tmp_path / "pid")()
+        with pytest.raises(Unavailable, match="pid file"):
+            Reload(pid_file=tmp_path / "missing")()
+    finally:
+        signal.signal(signal.SIGHUP, former)
+    assert heard == []
