@@ -32,6 +32,20 @@ def crowd(installation: Installation, folder: Path, count: int, prefix: str = "c
     return {"name": prefix, "devices_file": str(path)}
 
 
+def await_confirmed(installation: Installation, count: int, timeout_s: float = 10.0) -> None:
+    """Until that many requests are confirmed and no other one is left."""
+    until_s = time.monotonic() + timeout_s
+    while (left := _not_confirmed(installation, count)) != 0:
+        assert time.monotonic() < until_s, f"{left} of {count} are not confirmed"
+        time.sleep(0.05)
+
+
+def _not_confirmed(installation: Installation, count: int) -> int:
+    states = installation.ask("status")["requests"]
+    assert sum(states.values()) == count
+    return count - int(states["confirmed"])
+
+
 class Chronicle:
     """What every device did and when: an observer of a fleet. Times are of ``time.monotonic``."""
 
@@ -48,15 +62,22 @@ class Chronicle:
         """How often each device had it."""
         return Counter(who for who, events in self.events.items() for _, name, _ in events if name == event)
 
-    def last_legs_s(self) -> list[float]:
-        """From the last connect to the gate to the end of the walk, of each device that got there."""
-        legs = []
+    def walks_s(self) -> list[float]:
+        """From switched on to at home, of each device that got there, ascending."""
+        walks = []
         for events in self.events.values():
-            arrived = [at for at, name, _ in events if name == "CONNECTED"]
-            left = [at for at, name, _ in events if name == "CONNECT(gate)"]
-            if arrived:
-                legs.append(arrived[-1] - max(at for at in left if at < arrived[-1]))
-        return sorted(legs)
+            home = [at for at, name, _ in events if name == "CONNECTED"]
+            walks += [at - events[0][0] for at in home[:1]]
+        return sorted(walks)
+
+    def served_s(self) -> list[float]:
+        """How long the gate took for each device: from its last connect to it until the answer, ascending."""
+        times = []
+        for events in self.events.values():
+            asked = [at for at, name, _ in events if name == "CONNECT(gate)"]
+            answered = [at for at, name, _ in events if name == "RES" and at > asked[-1]]
+            times += [at - asked[-1] for at in answered[:1]]
+        return sorted(times)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from device_sim.fleet import Fleet
+from device_sim.fleet import Fleet, Observer
 from device_sim.report import Report
 from device_sim.runner import DeviceRunner
 from device_sim.scenario import parse
@@ -29,11 +29,17 @@ def fleet_of(credentials: Credentials, **settings: Any) -> dict[str, Any]:
 
 
 def run_fleet(
-    installation: Installation, *fleets: dict[str, Any], scheme: str = "mqtt", folder: Path = Path(), **settings: Any
+    installation: Installation,
+    *fleets: dict[str, Any],
+    scheme: str = "mqtt",
+    folder: Path = Path(),
+    observe: Observer = lambda who, log: None,
+    **settings: Any,
 ) -> tuple[Report, Fleet]:
-    """What came of these fleets, and the devices to look at; folder: what paths in the settings are relative to."""
+    """What came of these fleets, and the devices to look at. folder: what paths in the settings are relative to.
+    observe: hears every event of every device."""
     plan = {"gate": gate_url(installation, scheme), "tls": {"ca": str(installation.ca)}, "deadline_s": 60, "seed": 1}
-    fleet = Fleet(parse({**plan, **settings, "fleets": fleets}), folder)
+    fleet = Fleet(parse({**plan, **settings, "fleets": fleets}), folder, observe)
     return asyncio.run(fleet.run()), fleet
 
 

@@ -1,0 +1,134 @@
+"""The account broker is away for a while, or the gate restarts under a fleet: everybody arrives, nobody storms."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.crowd import Chronicle, await_confirmed, crowd, meanwhile
+from tests.support.fleet import QUICK, fleet_of, run_fleet
+from tests.support.installation import Installation
+from tests.support.relay import Relay
+
+FreshId = Callable[[], str]
+AWAY_S = 2.0
+STORM_DEVICES = 500
+ARRIVALS_PER_S = 62.5
+OUTAGE_S = 1.0
+SERVED_S_MAX = 1.0  # from a connection to its answer, while those who were away come back
+
+
+def p95(values: list[float]) -> float:
+    return values[int(len(values) * 0.95)]
+
+
+def endpoint(relay: Relay) -> str:
+    return f"mqtts://localhost:{relay.port}"
+
+
+@pytest.mark.parametrize("kind", ["json", "esf", "kura"])
+def test_f_30_a_device_waits_for_its_account_broker(
+    shared_installation: Installation, fresh_id: FreshId, kind: str
+) -> None:
+    """F-30: with nobody at its endpoint a device keeps its new configuration, backs off, and asks the gate no more."""
+    chronicle, client_id = Chronicle(), fresh_id()
+    with Relay(shared_installation.account_brokers["north"]) as relay:
+        credentials = shared_installation.request(client_id, endpoint=endpoint(relay))
+
+        def come_back() -> None:
+            shared_installation.await_state(client_id, "granted")
+            time.sleep(AWAY_S)
+            assert shared_installation.state(client_id) == "granted"
+            relay.open()
+
+        with meanwhile(come_back):
+            report, fleet = run_fleet(shared_installation, fleet_of(credentials, kind=kind), observe=chronicle)
+        assert report.is_met, report.outcomes()
+        shared_installation.await_state(client_id, "confirmed")
+    tries = chronicle.times("CONNECT(account)")
+    assert len(tries) >= 4
+    # Full jitter below a cap of 0.5 s: a device that did not back off would have tried hundreds of times.
+    assert len(tries) < 60
+    assert len(chronicle.times("CONNECT(gate)")) == 1
+    assert shared_installation.users_of(client_id) == [fleet.runners[0][0].device.state.settings.username]
+    assert len(shared_installation.audit("provision.granted", client_id=client_id)) == 1
+    assert not shared_installation.audit("provision.regranted", client_id=client_id)
+
+
+def test_f_30_a_device_that_falls_back_is_given_the_same(shared_installation: Installation, fresh_id: FreshId) -> None:
+    """F-30: a device that returns to the gate after three tries in vain is not issued anything new there."""
+    chronicle, client_id = Chronicle(), fresh_id()
+    with Relay(shared_installation.account_brokers["north"]) as relay:
+        credentials = shared_installation.request(client_id, endpoint=endpoint(relay))
+
+        def come_back() -> None:
+            shared_installation.await_audit("provision.repeated", 2, client_id=client_id, timeout_s=20)
+            relay.open()
+
+        timeouts = {**QUICK, "fall_back_after": 3}
+        with meanwhile(come_back):
+            report, _ = run_fleet(shared_installation, fleet_of(credentials, timeouts=timeouts), observe=chronicle)
+        assert report.is_met, report.outcomes()
+        shared_installation.await_state(client_id, "confirmed")
+    assert chronicle.counts("REQ")[client_id] >= 3
+    assert len(shared_installation.users_of(client_id)) == 1
+    assert len(shared_installation.audit("provision.granted", client_id=client_id)) == 1
+    assert not shared_installation.audit("provision.regranted", client_id=client_id)
+    assert len(shared_installation.audit("provision.confirmed", client_id=client_id)) == 1
+
+
+def test_f_31_a_fleet_survives_a_restart_of_the_gate(
+    make_installation: Callable[..., Installation], tmp_path: Path
+) -> None:
+    """F-31: 500 devices whose gate is killed and restarted all finish, spread out and not as a storm.
+
+    The p95 of their walks stays below twice what nobody can avoid, the outage and a walk on a calm day."""
+    installation = make_installation()
+    with installation.running():
+        installation.account()
+        calm = crowd(installation, tmp_path, STORM_DEVICES // 2, "calm")
+        storm = crowd(installation, tmp_path, STORM_DEVICES, "storm")
+        baseline = _walk(installation, calm, STORM_DEVICES // 2)
+
+        def restart() -> None:
+            time.sleep(1.0)
+            installation.kill()
+            outage_s.append(time.monotonic())
+            time.sleep(OUTAGE_S)
+            installation.start()
+            outage_s.append(time.monotonic())
+
+        outage_s: list[float] = []
+        with meanwhile(restart):
+            disturbed = _walk(installation, storm, STORM_DEVICES)
+        gone_s, back_s = outage_s
+        assert p95(disturbed.walks_s()) < 2 * (back_s - gone_s + p95(baseline.walks_s()))
+        assert p95(disturbed.served_s()) < SERVED_S_MAX
+        _no_storm(disturbed, back_s)
+        everybody = STORM_DEVICES + STORM_DEVICES // 2
+        await_confirmed(installation, everybody)
+        assert len(installation.listed("user.page", account="acme")) == everybody
+        assert installation.ask("fsck") == {"findings": []}
+
+
+def _walk(installation: Installation, fleet: dict[str, Any], count: int) -> Chronicle:
+    chronicle = Chronicle()
+    settings = {
+        "arrival": {"pattern": "uniform", "over_s": count / ARRIVALS_PER_S},
+        "timeouts": {"backoff_base_s": 0.5, "backoff_cap_s": 4.0, "reply_s": 5.0},
+    }
+    report, _ = run_fleet(installation, {**fleet, **settings}, observe=chronicle, in_flight_max=STORM_DEVICES)
+    assert report.is_met, report.outcomes()
+    return chronicle
+
+
+def _no_storm(chronicle: Chronicle, returned_s: float) -> None:
+    """Those that were refused meanwhile come back over seconds: no tenth of a second sees a fifth of the fleet."""
+    tries = chronicle.times("CONNECT(gate)")
+    refused = sum(count > 1 for count in chronicle.counts("CONNECT(gate)").values())
+    assert refused > STORM_DEVICES // 10, "the outage was felt by few"
+    busiest = max(sum(at <= other < at + 0.1 for other in tries) for at in tries if at >= returned_s)
+    assert busiest < STORM_DEVICES // 5, busiest
+    assert max(chronicle.counts("CONNECT(gate)").values()) < 20
