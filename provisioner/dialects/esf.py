@@ -64,11 +64,13 @@ class Esf:
         self._settings = settings
 
     def rights(self, client_id: str) -> TopicRights:
-        base = self._base(client_id)
+        base, to_us = self._base(client_id), self._base(self._settings.requester)
         return TopicRights(
             publish=frozenset(f"{base}MQTT/{what}" for what in ("BIRTH", "APPS", "DC", "PROV")),
             below=base,
             wills=frozenset((f"{base}MQTT/LWT",)),
+            # A request id cannot be guessed, so that nobody else can say the reply to it.
+            replies=frozenset((f"{to_us}+/REPLY/+", f"{to_us}+/NOTIFY/{client_id}/+")),
         )
 
     def decode(self, client_id: str, topic: str, payload: bytes, fresh_id: str) -> Incoming | None:

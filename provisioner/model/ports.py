@@ -213,6 +213,16 @@ class Exchange(Protocol):
         """Names of packages that the device reported installed."""
 
 
+class LinkLogins(Protocol):
+    """The logins of devices, for a broker that checks them in the place of the gate."""
+
+    async def verifier(self, username: str, password: Secret) -> str:
+        """The digest that such a broker keeps. Raises InvalidInput when the name cannot be a device's there."""
+
+    def unknown(self) -> Sequence[str]:
+        """Client ids of open requests whose devices cannot log in there: made before there was such a broker."""
+
+
 class Dialect(Protocol):
     """Bytes and topic <-> meaning, for one family of devices. Pure."""
 

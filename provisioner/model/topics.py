@@ -11,12 +11,15 @@ class TopicRights:
     subscribe: filters it may subscribe to, literally.
     below: None, or a topic prefix that ends in "/": any filter below it is granted, ``prefix#`` included.
     wills: topics on which it may leave a Will; the gate delivers a Will to nobody.
+    replies: filters over what a device may be asked to publish (``Exchange.expected_topics``). The gate permits
+    those topics one by one and ignores these; a broker that cannot is told them once, and they hold a secret level.
     """
 
     publish: frozenset[str] = frozenset()
     subscribe: frozenset[str] = frozenset()
     below: str | None = None
     wills: frozenset[str] = frozenset()
+    replies: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if self.below is not None and not self.below.endswith("/"):
@@ -33,6 +36,7 @@ class TopicRights:
             self.subscribe | other.subscribe,
             self.below or other.below,
             self.wills | other.wills,
+            self.replies | other.replies,
         )
 
 

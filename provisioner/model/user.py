@@ -14,6 +14,8 @@ class ProvisionUser:
     """A user of the provision account (EC-11): ``id`` is the username, owned by one account.
 
     verifier: self-describing digest of the password, see ``vault.keyring``; never the password.
+    link_verifier: the digest in the form of the broker that stands in the place of the gate (``provision_link``);
+    None when there was none at the time: no digest can be made into another one.
     """
 
     kind: ClassVar[str] = "provision_user"
@@ -22,6 +24,7 @@ class ProvisionUser:
     account: str
     verifier: str
     created_at: datetime
+    link_verifier: str | None = None
     version: int = 0
 
     def unique(self) -> dict[str, str]:

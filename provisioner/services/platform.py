@@ -7,7 +7,7 @@ from datetime import datetime
 from provisioner.authority.local_ca import LocalAuthority
 from provisioner.model.errors import Unavailable
 from provisioner.model.policy import Policy
-from provisioner.model.ports import AccountBroker, Dialect, Store
+from provisioner.model.ports import AccountBroker, Dialect, LinkLogins, Store
 from provisioner.services.journal import AuditTrail
 from provisioner.vault.keyring import KeyRing
 from provisioner.vault.passwords import Passwords
@@ -22,6 +22,7 @@ class Platform:
 
     brokers: name -> account broker; broker_urls: name -> where devices reach it.
     dialects: in the order in which they are asked.
+    link_logins: None unless another broker stands in the place of the gate and checks the logins of devices.
     """
 
     store: Store
@@ -34,6 +35,7 @@ class Platform:
     policy: Policy
     audit: AuditTrail
     now: Callable[[], datetime]
+    link_logins: LinkLogins | None = None
 
     def broker(self, name: str) -> AccountBroker:
         """The account broker of that name; Unavailable when the configuration has none."""

@@ -1,7 +1,7 @@
 """Making provision requests: one from a draft, or a file's rows, each applied or reported by its line."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from provisioner.model import device_config, draft, names
@@ -47,7 +47,8 @@ class RequestMaking:
     async def make(self, actor: str, wanted: RequestDraft, *, dry_run: bool = False) -> Made:
         """Raises InvalidInput, Duplicate, Conflict or LimitReached; then nothing was stored."""
         account = require_account(await self._platform.store.get(Account, wanted.account), wanted.account)
-        user, password = await self._user(wanted, account)
+        stored = await self._platform.store.get(ProvisionUser, wanted.username)
+        user, password = await self._user(wanted, account, stored)
         warnings = await self._check_client_id(wanted)
         await self._check_shared(wanted, user)
         warnings += tuple(
@@ -58,7 +59,7 @@ class RequestMaking:
         request = self._request(actor, wanted, key)
         if not dry_run:
             reach("before_commit")
-            await self._platform.store.commit(self._unit(actor, request, user))
+            await self._platform.store.commit(self._unit(actor, request, None if user is stored else user))
             reach("after_request_create")
         return Made(request=request, password=password, activation_key=key, warnings=warnings)
 
@@ -82,14 +83,19 @@ class RequestMaking:
                 results.append(RowResult(line=line, error=error))
         return results
 
-    async def _user(self, wanted: RequestDraft, account: Account) -> tuple[ProvisionUser, Secret | None]:
+    async def _user(
+        self, wanted: RequestDraft, account: Account, stored: ProvisionUser | None
+    ) -> tuple[ProvisionUser, Secret | None]:
         """The provision user, new or the account's own (EC-11, EC-12), and the password if it was generated."""
-        stored = await self._platform.store.get(ProvisionUser, wanted.username)
         if stored is None:
             password = wanted.password or generate.password()
             verifier = await self._platform.passwords.verifier(wanted.username, password)
             created = ProvisionUser(
-                id=wanted.username, account=account.id, verifier=verifier, created_at=self._platform.now()
+                id=wanted.username,
+                account=account.id,
+                verifier=verifier,
+                created_at=self._platform.now(),
+                link_verifier=await self._link_verifier(wanted.username, password),
             )
             return created, None if wanted.password else password
         if stored.account != account.id:
@@ -100,7 +106,21 @@ class RequestMaking:
             raise Conflict(
                 f"username {wanted.username} exists with another password; leave the password out to reuse it"
             )
-        return stored, None
+        return await self._with_link_verifier(stored, wanted.password), None
+
+    async def _with_link_verifier(self, stored: ProvisionUser, password: Secret | None) -> ProvisionUser:
+        """A user that was made before there was another broker in the place of the gate becomes known to it here, the
+        first time that its password is told again."""
+        if self._platform.link_logins is None or stored.link_verifier is not None:
+            return stored
+        if password is None:
+            rule = f"is required: {stored.id} was made before provision_link, and only the password makes it known"
+            raise InvalidInput([Problem("password", rule, "none")])
+        return replace(stored, link_verifier=await self._link_verifier(stored.id, password))
+
+    async def _link_verifier(self, username: str, password: Secret) -> str | None:
+        logins = self._platform.link_logins
+        return await logins.verifier(username, password) if logins is not None else None
 
     async def _check_client_id(self, wanted: RequestDraft) -> tuple[str, ...]:
         """EC-07, EC-08, F-10; the unique index decides again at the commit."""
@@ -126,11 +146,12 @@ class RequestMaking:
         if not self._platform.policy.shared_credentials_require_key or user.version == 0:
             return
         same = await self._platform.store.find(ProvisionRequest, "username", wanted.username)
-        others = [other for other in same if other.is_open]
+        # A broker that lets the holder of a login speak for all of its requests does so for devices that are done, too.
+        others = [other for other in same if other.is_open or self._platform.link_logins is not None]
         rule = "shared credentials require an activation key (shared_credentials_require_key)"
         if others and not wanted.activation_key:
             raise InvalidInput([Problem("activation_key", f"is required: {rule}", "no key wanted")])
-        keyless = next((other for other in others if other.key_verifier is None), None)
+        keyless = next((other for other in others if other.is_open and other.key_verifier is None), None)
         if keyless is not None:
             raise Conflict(f"request {keyless.id} uses the same username without an activation key; {rule}")
 
@@ -158,7 +179,7 @@ class RequestMaking:
             created_by=actor,
         )
 
-    def _unit(self, actor: str, request: ProvisionRequest, user: ProvisionUser) -> Unit:
+    def _unit(self, actor: str, request: ProvisionRequest, user: ProvisionUser | None) -> Unit:
         event = AuditEvent(
             at=request.created_at,
             actor=actor,
@@ -169,5 +190,5 @@ class RequestMaking:
             subject=request.id,
             details={"activation_key": request.key_verifier is not None},
         )
-        changes = [Put(request)] if user.version else [Put(user), Put(request)]
+        changes = [Put(request)] if user is None else [Put(user), Put(request)]
         return Unit(changes=changes, audit=[event])

@@ -22,7 +22,9 @@ ODD_TIME = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=timezone(timedelta(hour
 # One of every noun, with every field set to something that is not its default.
 FULL: list[Noun | AuditEvent] = [
     an_account(coupling=Coupling.LOOSE, certificates=CertificateMode.SERVER_KEY, enabled=False, version=3),
-    ProvisionUser(id="lobby", account="acme", verifier="hmac1$k$x", created_at=ODD_TIME, version=1),
+    ProvisionUser(
+        id="lobby", account="acme", verifier="hmac1$k$x", created_at=ODD_TIME, link_verifier="$7$101$x", version=1
+    ),
     a_request(
         expires_on=NOON + HOUR,
         key_verifier="hmac1$k$x",
