@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from broker.access import Admission as GateAdmission
 from broker.access import Close, Connection, Denial, DenialKind, Incident, Login
+from broker.limits import site_of
 from provisioner.doors.control import Control
 from provisioner.model.audit import AuditEvent
 from provisioner.model.errors import Unavailable
@@ -36,7 +37,9 @@ class ProvisionFront:
         if login.username is None or password is None:
             return Denial(DenialKind.NOT_AUTHORIZED, "credentials_malformed")
         try:
-            verdict = await self._admission.admit(login.client_id, login.username, password, login.address)
+            verdict = await self._admission.admit(
+                login.client_id, login.username, password, login.address, site_of(login.address)
+            )
         except Unavailable:
             return Denial(DenialKind.UNAVAILABLE, "verification_unavailable")
         if isinstance(verdict, NotAdmitted):

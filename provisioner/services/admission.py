@@ -37,11 +37,15 @@ class Admission:
         self._platform = platform
         self._last_address: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
-    async def admit(self, client_id: str, username: str, password: Secret, address: str) -> Admitted | NotAdmitted:
-        """Decide about one CONNECT. Raises Unavailable when the password cannot be checked now."""
+    async def admit(
+        self, client_id: str, username: str, password: Secret, address: str, site: str = ""
+    ) -> Admitted | NotAdmitted:
+        """Decide about one CONNECT. Raises Unavailable when the password cannot be checked now.
+
+        site: what stands for all the addresses that whoever has this one may have."""
         store = self._platform.store
         user = await store.get(ProvisionUser, username)
-        if not await self._platform.passwords.verify(user, password, username):
+        if not await self._platform.passwords.verify(user, password, username, site):
             return NotAdmitted("password" if user else "unknown_user")
         request = await self._request(username, client_id)
         if request is None:

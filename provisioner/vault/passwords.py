@@ -7,7 +7,7 @@ of the generated form takes one HMAC, any other takes one argon2id verification,
 import asyncio
 import contextlib
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -32,13 +32,24 @@ R = TypeVar("R")
 class Passwords:
     """Makes and checks verifiers. ``close()`` ends its threads."""
 
-    def __init__(self, ring: KeyRing, *, workers: int = 2, waiting_max: int = 64, remembered_max: int = 4_096) -> None:
+    def __init__(
+        self,
+        ring: KeyRing,
+        *,
+        workers: int = 2,
+        waiting_max: int = 64,
+        waiting_of_site_max: int = 12,
+        remembered_max: int = 4_096,
+    ) -> None:
+        """waiting_of_site_max: places in the pool for what comes from one site (see ``verify``)."""
         self._ring = ring
         self._hasher = PasswordHasher(time_cost=TIME_COST, memory_cost=MEMORY_KIB, parallelism=LANES)
         self._dummy = self._hasher.hash(secrets.token_hex(16))
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="argon2")
         self._waiting = 0
         self._waiting_max = waiting_max
+        self._waiting_of_site: Counter[str] = Counter()
+        self._waiting_of_site_max = waiting_of_site_max
         self._remembered: OrderedDict[str, tuple[str, bytes]] = OrderedDict()
         self._remembered_max = remembered_max
         self._under_way: dict[tuple[str, bytes], asyncio.Future[bool]] = {}
@@ -49,10 +60,11 @@ class Passwords:
             return self._ring.verifier(password, PURPOSE, username)
         return await self._on_pool(self._hasher.hash, password.reveal())
 
-    async def verify(self, user: ProvisionUser | None, password: Secret, username: str) -> bool:
+    async def verify(self, user: ProvisionUser | None, password: Secret, username: str, site: str = "") -> bool:
         """Whether the password is the user's. None stands for an unknown user: same work, False.
 
-        Raises Unavailable when more verifications wait than the pool will take, whoever asks.
+        site: where the login comes from; one that guesses leaves places in the pool for all others (F-19). Raises
+        Unavailable when more verifications wait than the pool will take, in all or from there, whoever asks.
         """
         if looks_generated(password):
             stored = user.verifier if user is not None and user.verifier.startswith("hmac1$") else None
@@ -62,7 +74,7 @@ class Passwords:
             self._remembered.move_to_end(username)
             return True
         slow = user.verifier if user is not None and user.verifier.startswith("$argon2id$") else None
-        genuine = await self._check_once(slow or self._dummy, mark, password)
+        genuine = await self._check_once(slow or self._dummy, mark, password, site)
         if genuine and slow is not None and user is not None:
             self._remember(username, user.verifier, mark)
             return True
@@ -71,15 +83,26 @@ class Passwords:
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    async def _check_once(self, verifier: str, mark: bytes, password: Secret) -> bool:
+    async def _check_once(self, verifier: str, mark: bytes, password: Secret, site: str) -> bool:
         """A fleet that powers up with one shared password costs one verification, not one a device."""
         question = (verifier, mark)
         running = self._under_way.get(question)
         if running is None:
-            running = asyncio.ensure_future(self._on_pool(self._check, verifier, password.reveal()))
+            running = asyncio.ensure_future(self._check_for(site, verifier, password))
             self._under_way[question] = running
             running.add_done_callback(lambda _: self._under_way.pop(question, None))
         return await asyncio.shield(running)
+
+    async def _check_for(self, site: str, verifier: str, password: Secret) -> bool:
+        if self._waiting_of_site[site] >= self._waiting_of_site_max:
+            raise Unavailable("too many password checks from there are waiting")
+        self._waiting_of_site[site] += 1
+        try:
+            return await self._on_pool(self._check, verifier, password.reveal())
+        finally:
+            self._waiting_of_site[site] -= 1
+            if not self._waiting_of_site[site]:
+                del self._waiting_of_site[site]
 
     def _check(self, verifier: str, password: str) -> bool:
         with contextlib.suppress(VerificationError, InvalidHashError, UnicodeEncodeError):

@@ -267,6 +267,24 @@ def test_a_full_pool_is_unavailable_to_everybody_alike(known: bool, hasher: Hash
     run(scenario, workers=1, waiting_max=3)
 
 
+def test_one_site_leaves_places_for_the_others(hasher: Hasher) -> None:
+    """F-19, F-35: a site that guesses fills its own places only; they are free again when its guesses are judged."""
+
+    async def scenario(vault: Passwords) -> None:
+        user = await a_user(vault)
+        hasher.free.clear()
+        guesses = [asyncio.create_task(vault.verify(None, Secret(f"guess {n}"), "lobby", "there")) for n in range(2)]
+        await hasher.begun()
+        with pytest.raises(Unavailable, match="from there"):
+            await vault.verify(None, WRONG, "lobby", "there")
+        genuine = asyncio.create_task(vault.verify(user, HUMAN, "lobby", "here"))
+        hasher.free.set()
+        assert await asyncio.gather(*guesses, genuine) == [False, False, True]
+        assert not await vault.verify(None, WRONG, "lobby", "there")
+
+    run(scenario, workers=1, waiting_max=4, waiting_of_site_max=2)
+
+
 def test_making_a_verifier_takes_a_place_too(hasher: Hasher) -> None:
     """F-35: administrators and devices share the bounded pool."""
 
