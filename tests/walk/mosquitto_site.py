@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from paho.mqtt.enums import CallbackAPIVersion
+
+from tests.support.ports import free_ports
 
 FACTORY, FACTORY_PASSWORD = "meters", "Factory-pass-1"
 ACCOUNT, ACCOUNT_PASSWORD = "acme-user", "Account-pass-1"
@@ -29,12 +30,6 @@ MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
 
 Body = dict[str, Any]
 Script = Callable[[str, Body, int], Body | None]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def write_certificates(folder: Path) -> None:
@@ -68,7 +63,7 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports = {name: free_port() for name in ("plain", "tls", "ws")}
+        self.ports = dict(zip(("plain", "tls", "ws"), free_ports(3), strict=True))
         self.plain = f"mqtt://127.0.0.1:{self.ports['plain']}"
         self.tls = f"mqtts://localhost:{self.ports['tls']}"
         self.ws = f"ws://127.0.0.1:{self.ports['ws']}/mqtt"
@@ -110,8 +105,7 @@ class Site:
 
 @contextmanager
 def running_site(folder: Path) -> Iterator[Site]:
-    if MOSQUITTO is None:
-        pytest.skip("mosquitto is not installed")
+    assert MOSQUITTO is not None, "mosquitto is not installed: run scripts/system-packages"
     site = Site(folder)
     write_certificates(folder)
     logins = {FACTORY: FACTORY_PASSWORD, ACCOUNT: ACCOUNT_PASSWORD, SERVICE: SERVICE_PASSWORD}
