@@ -113,9 +113,11 @@ def _key_is_not_locked(c: Circumstances) -> Refusal | None:
 
 
 def _key_is_not_throttled(c: Circumstances) -> Refusal | None:
-    """F-18: after five wrong keys the next try has to wait; nothing is compared meanwhile."""
+    """F-18: after five wrong keys the next try has to wait; nothing is compared meanwhile.
+
+    A wait longer than any that is ever set means that the clock was set back: it would last for hours (F-32)."""
     until = c.request.key_blocked_until
-    if until is None or c.now >= until:
+    if until is None or not c.now < until <= c.now + timedelta(seconds=c.policy.key_backoff_s):
         return None
     wait_s = _seconds(until - c.now, c.policy.retry_after_max_s)
     detail = f"{c.request.key_failures} wrong activation keys; throttled for {wait_s} s more"

@@ -86,7 +86,7 @@ class Confirmation:
 
     def _is_news(self, device: Device) -> bool:
         last = device.connection.last_seen_at
-        return last is None or self._platform.now() - last >= SEEN_RESOLUTION
+        return last is None or abs(self._platform.now() - last) >= SEEN_RESOLUTION  # a clock may be set back (F-32)
 
     async def _confirm(self, request: ProvisionRequest, device: Device, sighting: Sighting) -> None:
         now = self._platform.now()

@@ -188,10 +188,18 @@ def test_ten_wrong_keys_lock_the_request(failures: int, reason: str | None) -> N
 )
 def test_a_throttled_request_waits(blocked_for: timedelta, retry_after_s: int | None) -> None:
     """F-18: nothing is compared before the throttle ends, not even the right key; its last instant is free."""
-    refusal = decide(
-        case(request_key_verifier="v", request_key_failures=5, request_key_blocked_until=NOON + blocked_for)
-    )
+    a_day = Policy(key_backoff_s=86_400)
+    throttled = {"request_key_verifier": "v", "request_key_failures": 5}
+    refusal = decide(case(**throttled, request_key_blocked_until=NOON + blocked_for, policy=a_day))
     assert (refusal.retry_after_s if refusal else None) == retry_after_s
+
+
+def test_a_throttle_that_never_was_so_long_is_over() -> None:
+    """F-32: a throttle that ends later than any that is set now shows a clock that was set back, and binds nobody."""
+    throttled = {"request_key_verifier": "v", "request_key_failures": 5}
+    ends = {name: NOON + timedelta(seconds=name) for name in (30, 31, 3_600)}
+    refused = [name for name, at in ends.items() if decide(case(**throttled, request_key_blocked_until=at))]
+    assert refused == [30]
 
 
 @pytest.mark.parametrize(
