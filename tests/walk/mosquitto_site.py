@@ -4,7 +4,6 @@ import datetime
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator

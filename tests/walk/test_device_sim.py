@@ -14,7 +14,8 @@ from device_sim.cli import cli
 from device_sim.fleet import Fleet
 from device_sim.report import Report
 from device_sim.scenario import parse
-from tests.walk.mosquitto_site import FACTORY, FACTORY_PASSWORD, Body, Site, free_port, running_site
+from tests.support.ports import free_ports
+from tests.walk.mosquitto_site import FACTORY, FACTORY_PASSWORD, Body, Site, running_site
 
 FAST = {"reply_s": 2.0, "backoff_base_s": 0.05, "backoff_cap_s": 0.3, "connect_s": 5.0, "connack_s": 5.0}
 
@@ -85,7 +86,7 @@ def test_a_wrong_password_is_refused_at_the_door(site: Site) -> None:
     """login_refused is told apart from a gate that cannot be reached."""
     stranger = fleet(password="Wrong-password-1", expect="login_refused")
     report, _ = run(
-        site, stranger, fleet(client_id="lost", gate=f"mqtt://127.0.0.1:{free_port()}", expect="unreachable")
+        site, stranger, fleet(client_id="lost", gate=f"mqtt://127.0.0.1:{free_ports(1)[0]}", expect="unreachable")
     )
     assert report.is_met
 
@@ -142,7 +143,7 @@ def test_f13_silence_is_no_success(site: Site) -> None:
 
 def test_f30_the_account_broker_comes_late(site: Site) -> None:
     """F-30: a device whose account broker is away falls back to the gate when told so, with the same request id."""
-    gone = f"mqtt://127.0.0.1:{free_port()}"
+    gone = f"mqtt://127.0.0.1:{free_ports(1)[0]}"
     site.script = lambda who, body, n: site.provision(who, body, n) | ({"broker_url": gone} if n == 1 else {})
     report, _ = run(site, fleet(timeouts={**FAST, "fall_back_after": 2}))
     assert report.is_met
@@ -195,6 +196,6 @@ def test_exit_status_tells_the_reason(site: Site) -> None:
     """1: not as expected. 8: nothing there. 6: invalid input."""
     site.script = lambda who, body, n: {"status": "expired"}
     assert invoke(site, "--gate", site.plain, "--client-id", "m-1").exit_code == 1
-    nobody = f"mqtt://127.0.0.1:{free_port()}"
+    nobody = f"mqtt://127.0.0.1:{free_ports(1)[0]}"
     assert invoke(site, "--gate", nobody, "--client-id", "m-1", "--deadline", "1").exit_code == 8
     assert invoke(site, "--gate", "http://x", "--client-id", "m-1").exit_code == 6
