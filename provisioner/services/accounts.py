@@ -39,6 +39,7 @@ class Accounts:
         default_url = self._platform.broker_urls.get(broker)
         url = fields.text("broker_url", names.check_endpoint, required=default_url is None) or default_url or ""
         coupling, certificates = self._coupling(fields), self._certificates(fields)
+        enabled = fields.flag("enabled") if fields.given("enabled") else True
         if broker and broker not in self._platform.brokers:
             fields.problem("broker", f"must be one of: {', '.join(sorted(self._platform.brokers))}", broker)
         fields.finish()
@@ -48,7 +49,7 @@ class Accounts:
             broker_url=url,
             coupling=coupling,
             certificates=certificates,
-            enabled=fields.flag("enabled") if fields.given("enabled") else True,
+            enabled=enabled,
             created_at=self._platform.now(),
         )
         if await self._platform.store.get(Account, name):

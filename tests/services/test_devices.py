@@ -1,0 +1,172 @@
+"""Administration of the device registry: find, disable, enable, kick."""
+
+import pytest
+
+from provisioner.model.device import Device, DeviceState
+from provisioner.model.errors import Conflict, IllegalMove, NotFound, Unavailable
+from provisioner.model.messages import Status
+from provisioner.model.policy import Policy
+from provisioner.model.user import AccountUser
+from tests.services.world import ADA, World, in_world
+
+
+@in_world
+async def test_a_device_is_found_by_id_and_by_client_id(world: World) -> None:
+    """AZ-07, AZ-08: with what it said of itself; in no account but its own."""
+    delivery = await world.granted(await world.request(), device={"serial_number": "S1"})
+    by_id = await world.devices.find(delivery.device_id)
+    assert by_id == await world.devices.find("gw1") == await world.devices.find("gw1", "acme")
+    assert by_id.metadata == {"serial_number": "S1"}
+    for name, account in (("gw2", None), ("gw1", "globex"), (delivery.device_id, "globex")):
+        with pytest.raises(NotFound):
+            await world.devices.find(name, account)
+
+
+@pytest.mark.parametrize("policy", [Policy(client_id_scope="account")])
+@in_world
+async def test_two_devices_of_one_client_id_are_told_apart_by_account(world: World, policy: Policy) -> None:
+    """EC-07: without the account the name is ambiguous."""
+    await world.account("globex")
+    for account in ("acme", "globex"):
+        await world.granted(await world.request("gw1", account=account, username=f"user-{account}"))
+    with pytest.raises(Conflict, match="name the account"):
+        await world.devices.find("gw1")
+    assert (await world.devices.find("gw1", "globex")).account == "globex"
+
+
+@in_world
+async def test_what_a_device_says_of_itself_is_added_to_what_it_said(world: World) -> None:
+    """AZ-07: a later message adds and replaces, and forgets nothing."""
+    made = await world.request()
+    await world.granted(made, "m1", device={"serial_number": "S1", "firmware_version": "1"})
+    await world.granted(made, "m2", device={"firmware_version": "2", "floor": 3})
+    assert (await world.device()).metadata == {"serial_number": "S1", "firmware_version": "2", "floor": 3}
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+@in_world
+async def test_a_disabled_device_is_cut_and_stays_out(world: World, confirmed: bool) -> None:
+    """AZ-05, F-08: at its account broker and at the gate, with everything kept."""
+    made = await world.request()
+    delivery = await (world.confirmed(made) if confirmed else world.granted(made))
+    assert world.broker.connect(delivery)
+    disabled = await world.devices.disable(ADA, "gw1")
+    assert disabled.state is DeviceState.DISABLED
+    assert world.broker.live == {}
+    assert not world.broker.connect(delivery)
+    assert made.request.id in world.cut
+    assert await world.status(made, "m2") is Status.REFUSED
+    assert await world.reasons() == ["device_disabled"]
+    assert (await world.store.count(AccountUser), await world.store.count(Device)) == (1, 1)
+
+
+@in_world
+async def test_an_enabled_device_comes_back_with_the_same_credentials(world: World) -> None:
+    """AZ-05: no new grant, no new password."""
+    made = await world.request()
+    delivery = await world.confirmed(made)
+    await world.devices.disable(ADA, "gw1")
+    enabled = await world.devices.enable(ADA, "gw1")
+    assert enabled.state is DeviceState.PROVISIONED
+    assert world.broker.connect(delivery)
+    await world.seen(delivery)
+    assert [row.action for row in await world.audit() if row.action.startswith("device.")] == [
+        "device.disable",
+        "device.enable",
+    ]
+
+
+@in_world
+async def test_disabling_one_leaves_its_neighbours_connected(world: World) -> None:
+    """AZ-06: cutting one device harms no other."""
+    fleet = [await world.confirmed(await world.request(f"gw{number}")) for number in range(4)]
+    assert all(world.broker.connect(delivery) for delivery in fleet)
+    await world.devices.disable(ADA, "gw2")
+    assert {client_id for _, client_id in world.broker.live} == {"gw0", "gw1", "gw3"}
+
+
+@in_world
+async def test_while_new_credentials_are_on_their_way_disabling_ends_both(world: World) -> None:
+    """AZ-05, AZ-13: the present user and the coming one; enabling restores both."""
+    made = await world.request()
+    present = await world.confirmed(made)
+    await world.requests.rearm(ADA, "gw1")
+    coming = await world.granted(made, "m2")
+    await world.devices.disable(ADA, "gw1")
+    assert [world.broker.connect(each) for each in (present, coming)] == [False, False]
+    await world.devices.enable(ADA, "gw1")
+    assert [world.broker.connect(each) for each in (present, coming)] == [True, True]
+
+
+@pytest.mark.parametrize(("verb", "disabled_before"), [("disable", True), ("enable", False)])
+@in_world
+async def test_a_verb_that_the_life_cycle_does_not_know_changes_nothing(
+    world: World, verb: str, disabled_before: bool
+) -> None:
+    """AZ-05: disabling twice and enabling what is enabled raise, and nothing is different."""
+    await world.confirmed(await world.request())
+    if disabled_before:
+        await world.devices.disable(ADA, "gw1")
+    before, device = await world.counts(), await world.device()
+    with pytest.raises(IllegalMove):
+        await getattr(world.devices, verb)(ADA, "gw1")
+    assert await world.device() == device
+    assert await world.counts() == before
+
+
+@in_world
+async def test_a_dry_run_changes_nothing(world: World) -> None:
+    """EC-42: it shows the state to come and cuts nobody."""
+    delivery = await world.confirmed(await world.request())
+    assert world.broker.connect(delivery)
+    before = await world.counts()
+    assert (await world.devices.disable(ADA, "gw1", dry_run=True)).state is DeviceState.DISABLED
+    assert await world.counts() == before
+    assert world.broker.live != {}
+    assert world.cut == []
+
+
+@in_world
+async def test_a_broker_that_is_away_is_told_later(world: World) -> None:
+    """F-25: disabled at once in the registry, and at the broker as soon as that is back."""
+    delivery = await world.confirmed(await world.request())
+    world.broker.available = False
+    await world.devices.disable(ADA, "gw1")
+    assert (await world.device()).state is DeviceState.DISABLED
+    world.broker.available = True
+    assert await world.effects.finish_left_over() == 0
+    assert not world.broker.connect(delivery)
+
+
+@in_world
+async def test_a_kick_cuts_the_connection_and_no_more(world: World) -> None:
+    """AZ-04: the device may come back at once; without a connection there is nothing to cut."""
+    delivery = await world.confirmed(await world.request())
+    assert world.broker.connect(delivery)
+    assert await world.devices.kick(ADA, "gw1") is True
+    assert world.broker.live == {}
+    assert await world.devices.kick(ADA, "gw1") is False
+    assert world.broker.connect(delivery)
+    assert len(await world.audit("device.kick")) == 2
+
+
+@in_world
+async def test_a_kick_needs_its_broker(world: World) -> None:
+    """F-25: it is not remembered for later, so the administrator is told."""
+    await world.confirmed(await world.request())
+    world.broker.available = False
+    with pytest.raises(Unavailable):
+        await world.devices.kick(ADA, "gw1")
+    assert await world.audit("device.kick") == []
+
+
+@in_world
+async def test_devices_are_listed_in_pages_and_by_state(world: World) -> None:
+    """AZ-07: each once; a filter shows those that match."""
+    for number in range(5):
+        await world.granted(await world.request(f"gw{number}"))
+    await world.devices.disable(ADA, "gw3")
+    first = await world.devices.page(limit=3)
+    second = await world.devices.page(after=first.after, limit=3)
+    assert {device.client_id for device in (*first.items, *second.items)} == {f"gw{number}" for number in range(5)}
+    assert [device.client_id for device in (await world.devices.page(where={"state": "disabled"})).items] == ["gw3"]
