@@ -75,6 +75,9 @@ def run(scenario: Path, json_file: Any, deadline: float | None, verbose: bool) -
 @click.option("--protocol", type=click.Choice(["3.1.1", "5"]), default="3.1.1", show_default=True)
 @click.option("--account", default="provision", show_default=True, help="Provision account, for esf and kura.")
 @click.option("--csr", is_flag=True, help="Make a key pair and ask for a certificate.")
+@click.option(
+    "--provisioning/--no-provisioning", default=True, show_default=True, help="The switch on the device; off, it waits."
+)
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Where the device remembers over a reboot.")
 @click.option("--deadline", type=SECONDS, default=60.0, show_default=True, metavar="S")
 @click.option("--json", "json_file", type=click.File("w"), help="Write the report there as JSON; - for stdout.")
@@ -101,7 +104,7 @@ def one(password_file: Any, activation_key_file: Any, json_file: Any, **given: A
 def _one_device(given: dict[str, Any], password: str | None, activation_key: str | None) -> Scenario:
     # A client id is text, braces included, and no pattern.
     client_id = given["client_id"].replace("{", "{{").replace("}", "}}")
-    fleet = {name: given[name] for name in ("username", "kind", "protocol", "csr")}
+    fleet = {name: given[name] for name in ("username", "kind", "protocol", "csr", "provisioning")}
     fleet |= {"client_id": client_id, "password": password, "activation_key": activation_key, "name": "one"}
     return parse(
         {

@@ -14,7 +14,8 @@ from provisioner.model.secret import Secret
 class Identity:
     """What the factory gave the device (EC-38). metadata: what it says of itself (serial_number, model_id, ...).
 
-    account: the provision account in an ESF topic; a json device has no use for it."""
+    account: the provision account in an ESF topic; a json device has no use for it. provisioning: the switch that an
+    installer finds on the device; while it is off, the device never goes to the gate."""
 
     gate_url: str
     client_id: str
@@ -23,6 +24,7 @@ class Identity:
     activation_key: Secret | None = None
     account: str = "provision"
     control_prefix: str = "$EDC"
+    provisioning: bool = True
     metadata: dict[str, str] = field(default_factory=dict)
 
 

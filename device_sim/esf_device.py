@@ -201,7 +201,7 @@ class EsfDialogue(KuraDialogue):
         key = {"activation.key": identity.activation_key} if identity.activation_key is not None else {}
         return super()._factory_configuration() | {
             PROVISIONING_PID: {
-                "enabled": True,
+                "enabled": identity.provisioning,
                 "provisioned": False,
                 "ca-authentication": False,
                 "broker-url": identity.gate_url,

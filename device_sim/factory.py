@@ -85,6 +85,7 @@ def _identity(
         activation_key=Secret(key) if key else None,
         account=scenario.provision_account,
         control_prefix=scenario.control_prefix,
+        provisioning=fleet.provisioning,
         metadata=fleet.metadata | {name: text for name, text in row.items() if name not in _KNOWN and text},
     )
 

@@ -95,13 +95,19 @@ class Gateway:
 
     @property
     def is_over(self) -> bool:
-        """Connected, or stopped as told: nothing more happens by itself."""
-        return self.state.phase in (Phase.CONNECTED, Phase.STOPPED)
+        """Connected, stopped as told, or switched off: nothing more happens by itself."""
+        return self.state.phase in (Phase.CONNECTED, Phase.STOPPED) or self._is_switched_off
+
+    @property
+    def _is_switched_off(self) -> bool:
+        return not self._identity.provisioning and self.state.phase in (Phase.FACTORY, Phase.PROVISIONING)
 
     def start(self, now_s: float) -> list[Action]:
         """Power on, for the first time or after a reboot in any phase."""
         if self.state.phase is Phase.STOPPED:
             return []
+        if self._is_switched_off:
+            return [Log("OFF", "provisioning")]
         moves = {Phase.FACTORY: Move.START, Phase.CONNECTED: Move.LOSE}
         actions: list[Action] = []
         if self.state.phase in moves:
@@ -196,7 +202,8 @@ class Gateway:
         self.step = Step.OFFLINE
         actions: list[Action] = [Log("CONNECT refused", event.reason)]
         limit = self._timeouts.fall_back_after
-        if at_home and limit is not None and self._failures + 1 >= limit:
+        may_fall_back = at_home and self._identity.provisioning
+        if may_fall_back and limit is not None and self._failures + 1 >= limit:
             actions.append(self._move(Move.FALL_BACK))
         self._due_s = now_s + self._backoff_s()
         return actions

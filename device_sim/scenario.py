@@ -52,6 +52,7 @@ class FleetSettings(_Settings):
     or JSON: client_id, and optionally username, password, activation_key; any other column is metadata).
     activation_keys_file: the same with client_id and activation_key. Paths are relative to the scenario's folder.
     stay_s: how long a connected device stays; None: until all are done. csr: it makes a key pair and sends a CSR.
+    provisioning: off, devices keep away from the gate; only those that were provisioned before come on line.
     """
 
     name: str | None = None
@@ -66,6 +67,7 @@ class FleetSettings(_Settings):
     password_file: Path | None = None
     activation_key: SecretStr | None = None
     activation_keys_file: Path | None = None
+    provisioning: bool = True
     protocol: Annotated[Literal["3.1.1", "5"], _AsText] = "3.1.1"
     csr: bool = False
     metadata: dict[str, Annotated[str, _AsText]] = {}

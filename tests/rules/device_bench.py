@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from device_sim.actions import (
@@ -48,12 +48,14 @@ class Bench:
     draw: Callable[[], float] = lambda: 0.5
     clock_offset_s: float = 0.0
     dialogue: Callable[[Identity], Dialogue] = JsonDialogue
+    provisioning: bool = True
     now_s: float = 1000.0
     actions: list[Action] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        dialogue = self.dialogue(IDENTITY)
-        self.device = Gateway(IDENTITY, self.state, dialogue, self.timeouts, self.draw, self.clock_offset_s)
+        identity = replace(IDENTITY, provisioning=self.provisioning)
+        dialogue = self.dialogue(identity)
+        self.device = Gateway(identity, self.state, dialogue, self.timeouts, self.draw, self.clock_offset_s)
 
     def start(self) -> list[Action]:
         return self._keep(self.device.start(self.now_s))

@@ -224,6 +224,19 @@ def test_f30_fall_back_to_the_gate() -> None:
     assert (bench.device.state.request_id, bench.device.state.settings is not None) == ("ask-1", True)
 
 
+def test_ec38_switched_off_it_never_goes_to_the_gate() -> None:
+    """EC-38: a fresh device does nothing; one with an account goes there, and does not fall back when that is away."""
+    assert kinds(Bench(provisioning=False).start()) == []
+    bench = Bench()
+    bench.to_question()
+    stored = to_json(only(bench.answer("provisioned", **NEW), Persist).state)
+    home = Bench(state=from_json(stored), timeouts=Timeouts(fall_back_after=1), provisioning=False)
+    assert only(home.start(), Connect).target.leg is Leg.ACCOUNT
+    assert kinds(home.feed(ConnectRefused(None, "refused"))) == []
+    assert only(home.sleep(), Connect).target.leg is Leg.ACCOUNT
+    assert not home.device.is_over
+
+
 def test_a_reboot_resumes_where_it_was() -> None:
     """Power lost after the new configuration was stored: the device goes straight to its account broker."""
     bench = Bench()
