@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.packets import V5, V311
+from broker.packets import V5, V311, Version
 from tests.support.device import Address, Wire, connect_to_account
 from tests.support.installation import Installation, run_cli
 
@@ -77,7 +77,8 @@ def test_ec_31_a_new_user_may_connect_and_no_more(
     assert (user["permissions"], user["account"]) == (["broker:connect"], "acme")
     site.account_wire(answer, "north").leave()
 
-    for version, code in ((V311, 5), (V5, 0x87)):
+    refusals: tuple[tuple[Version, int], ...] = ((V311, 5), (V5, 0x87))
+    for version, code in refusals:
         with Wire(Address(site.admin_port), version) as wire:
             assert wire.connect(f"admin-{version}", answer["username"], answer["password"]) == code
     refused = site.await_audit("connect.refused", 2, username=answer["username"])

@@ -105,7 +105,7 @@ def _are_strong(passwords: Sequence[str]) -> None:
 def test_ec_41_rows_that_fail_are_told_by_their_line(
     make_installation: Callable[..., Installation], tmp_path: Path
 ) -> None:
-    """Of a hundred rows three are bad: 97 are made, three reported by line number, exit status 7; a second run adds 0."""
+    """Of a hundred rows three are bad: 97 are made, three reported by line, exit status 7; a second run adds none."""
     site = make_installation()
     rows: list[dict[str, str]] = [{"client_id": f"meter-{n}", "expires_on": ""} for n in range(100)]
     rows[10]["client_id"] = "me/ter"

@@ -143,19 +143,20 @@ def test_ec_10_all_four_kinds_of_characters_are_accepted(office: Office) -> None
 
 def test_ec_12_one_pair_serves_all_requests_of_an_account(office: Office) -> None:
     """A hundred requests with one username and password, a hundred devices through; another password conflicts."""
-    site, password = office.site, "Printed-on-every-label"
-    shared = {"username": f"user-{office.fresh_id()}", "password": password, "activation_key": True}
-    fleet = [site.request(office.fresh_id(), **shared) for _ in range(100)]
+    site, username, password = office.site, f"user-{office.fresh_id()}", "Printed-on-every-label"
+    fleet = [
+        site.request(office.fresh_id(), username=username, password=password, activation_key=True) for _ in range(100)
+    ]
     report, sim = run_fleet(site, *(fleet_of(credentials) for credentials in fleet))
     assert report.is_met, report
     users = {runner.device.state.settings.username for runner in devices(sim) if runner.device.state.settings}
     assert len(users) == 100
     for credentials in fleet:
         site.await_state(credentials.client_id, "confirmed")
-    other = {"username": shared["username"], "password": "Another-password-2"}
-    said = office.refused(CONFLICT, "--activation-key", **other)
-    assert "another password" in said and other["password"] not in said
-    office.create("--activation-key", username=str(shared["username"]), password=password)
+    other = "Another-password-2"
+    said = office.refused(CONFLICT, "--activation-key", username=username, password=other)
+    assert "another password" in said and other not in said
+    office.create("--activation-key", username=username, password=password)
 
 
 def test_ec_13_a_password_has_twelve_characters(office: Office) -> None:
