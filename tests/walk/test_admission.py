@@ -121,17 +121,21 @@ def test_ec_05_no_device_reaches_another(
             assert device.wire.publish(target, b"kept", retain=True) == (0 if version == V311 else -1)
         _leave_a_will(site, own, f"$EDC/provision/{other.client_id}/MQTT/LWT", version, accepted=False)
         _leave_a_will(site, own, target, version, accepted=False)
-        _leave_a_will(site, own, f"$EDC/provision/{own.client_id}/MQTT/LWT", version, accepted=True)
+        own_will = f"$EDC/provision/{own.client_id}/MQTT/LWT"
+        _leave_a_will(site, own, own_will, version, accepted=False, retain=True)
+        _leave_a_will(site, own, own_will, version, accepted=True)
         assert victim.ask("mine")["request_id"] == "mine"
     assert len(site.audit("provision.granted", client_id=other.client_id)) == 1
     with site.device(other, version=version) as later:
         assert later.ask("again")["request_id"] == "again"
 
 
-def _leave_a_will(site: Installation, who: Credentials, topic: str, version: Version, *, accepted: bool) -> None:
+def _leave_a_will(
+    site: Installation, who: Credentials, topic: str, version: Version, *, accepted: bool, retain: bool = False
+) -> None:
     """Connect with a Will and vanish."""
     with Wire(site.plain, version) as wire:
-        will = Will(topic, b"I am gone", qos=1)
+        will = Will(topic, b"I am gone", qos=1, retain=retain)
         assert (wire.connect(who.client_id, who.username, who.password, will=will) == 0) == accepted
 
 

@@ -41,13 +41,14 @@ def test_ec_35_a_stock_gateway_installs_packages(shared_installation: Installati
 
 
 def test_ec_16_a_birth_cannot_bring_a_key(shared_installation: Installation, fresh_id: FreshId) -> None:
-    """A request with an activation key is not granted to a BIRTH: nothing is answered, nothing is made."""
+    """A request with an activation key is not granted to a BIRTH, and no wrong key is counted: nobody sent one."""
     site = shared_installation
     credentials = site.request(fresh_id(), activation_key=True)
     quick = {"reply_s": 0.5, "backoff_base_s": 0.05, "backoff_cap_s": 0.1}
     _through(site, fleet_of(credentials, kind="kura", expect="no_answer", timeouts=quick))
     assert (site.state(credentials.client_id), site.users_of(credentials.client_id)) == ("pending", [])
-    assert site.audit("provision.granted", client_id=credentials.client_id) == []
+    assert [row["action"] for row in site.audit(client_id=credentials.client_id)] == ["request.create"]
+    assert site.ask("request.show", id=credentials.client_id)["key_failures"] == 0
 
 
 def test_ec_20_a_birth_before_the_window_gives_nothing(shared_installation: Installation, fresh_id: FreshId) -> None:
