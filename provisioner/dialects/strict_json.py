@@ -9,7 +9,8 @@ from provisioner.dialects.limits import JSON_DEPTH_MAX, PAYLOAD_BYTES_MAX
 
 # The closing quote is optional, or a text without one would be scanned again from each quote that is in it.
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
+_BRACKETS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKETS = bytes(set(range(256)) - _BRACKETS.keys())
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _DIGITS_MAX = len(str(-(2**63)))
 
@@ -23,7 +24,7 @@ def loads(data: bytes, *, bytes_max: int = PAYLOAD_BYTES_MAX, depth_max: int = J
     if len(data) > bytes_max:
         raise NotStrictJson(f"must be at most {bytes_max} bytes")
     # The parser recurses, so the depth is bounded before it runs.
-    if data.count(b"[") + data.count(b"{") > depth_max and _bracket_depth(data) > depth_max:
+    if data.count(b"[") + data.count(b"{") > depth_max and _is_deeper(data, depth_max):
         raise NotStrictJson(f"must be at most {depth_max} levels deep")
     try:
         value = _READER.decode(data.decode("utf-8"))
@@ -41,14 +42,14 @@ def loads(data: bytes, *, bytes_max: int = PAYLOAD_BYTES_MAX, depth_max: int = J
     return value
 
 
-def _bracket_depth(data: bytes) -> int:
-    """How deep the brackets outside of strings nest; exact for valid JSON."""
-    bare = _STRING.sub(b"", data)
-    depth = deepest = 0
-    for bracket in _BRACKET.findall(bare):
-        depth += 1 if bracket in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
+def _is_deeper(data: bytes, depth_max: int) -> bool:
+    """Whether the brackets outside of strings nest deeper; exact for valid JSON."""
+    depth = 0
+    for bracket in _STRING.sub(b"", data).translate(None, _NO_BRACKETS):
+        depth += _BRACKETS[bracket]
+        if depth > depth_max:
+            return True
+    return False
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from provisioner.doors.cli_output import uncell
 from provisioner.model.errors import InvalidInput, Problem
 
 FILE_BYTES_MAX = 16 << 20
+YAML_DEPTH_MAX = 64  # far above what a row may hold; the parser would take half a second to fail at its own limit
 FORMATS = ("csv", "json", "jsonl", "yaml")
 _SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".yaml": "yaml", ".yml": "yaml"}
 _SECRET_COLUMNS = frozenset(("password",))  # taken as they stand: a guard could not be told from the password
@@ -186,11 +187,25 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant
 class _Loader(yaml.SafeLoader):
     """Safe, and without aliases, repeated keys and values that turn into dates by their looks."""
 
+    _depth = 0
+
+    def fetch_flow_collection_start(self, token_class: type[yaml.Token]) -> None:
+        # The scanner runs ahead of the composer, and slows down with each bracket that is open.
+        if self.flow_level >= YAML_DEPTH_MAX:
+            raise _bad("the file", "must not be nested so deep")
+        super().fetch_flow_collection_start(token_class)
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]  # the stubs lack it
             raise _bad(f"line {line}", "must not use an alias (*name): write the values out")
-        return super().compose_node(parent, index)
+        self._depth += 1
+        if self._depth > YAML_DEPTH_MAX:
+            raise _bad("the file", "must not be nested so deep")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         made: dict[Any, Any] = super().construct_mapping(node, deep)
