@@ -185,7 +185,13 @@ class Guard(Generic[R]):
         """Serve; returns the address bound. port 0: any free one."""
         handshake_s = self._limits.connect_s if tls else None
         self._server = await asyncio.start_server(
-            self._accepted, host, port, ssl=tls, ssl_handshake_timeout=handshake_s, backlog=1_024
+            self._accepted,
+            host,
+            port,
+            ssl=tls,
+            ssl_handshake_timeout=handshake_s,
+            ssl_shutdown_timeout=handshake_s,
+            backlog=1_024,
         )
         bound = self._server.sockets[0].getsockname()
         return str(bound[0]), int(bound[1])
@@ -244,10 +250,14 @@ class Guard(Generic[R]):
             async with asyncio.timeout(self._limits.connect_s):
                 connect = await _receive(reader, decoder)
         except TimeoutError:
+            writer.transport.abort()
             return None
         except ProtocolViolation as violation:
             if violation.reason_code is ReasonCode.UNSUPPORTED_PROTOCOL_VERSION and decoder.version is not None:
                 writer.write(_version_refusal(decoder))
+            else:
+                # Closing in order would read on until the peer closes TLS too, whatever it still pours in (F-36).
+                writer.transport.abort()
             return None
         if not isinstance(connect, Connect):
             return None
