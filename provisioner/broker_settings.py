@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -37,9 +37,11 @@ class MosquittoPart(BrokerPart):
     """What both ways of running mosquitto need.
 
     host, certificate, key: of the devices' listener, for `fleetgate broker render`.
-    control_port: a plain listener on the loopback interface for the service itself, unless control_host says
-    where else it is; then control_ca is the PEM file of the authority that signed its certificate.
-    username, secret: the service's own user there, and the file with its password (0600, made when missing).
+    control_port: of the listener that only this service uses: plain on the loopback interface, unless control_host
+    says where else it is; then control_ca is the PEM file of the authority that signed its certificate.
+    username: the service's own user there; its password is in ``secret`` in the folder (0600, made when missing).
+    folder: of everything that mosquitto and the service share; ``mosquitto/<name>`` when not set.
+    pid_file: where mosquitto leaves its process id. system_user: whom it becomes when root starts it.
     """
 
     host: str = "0.0.0.0"
@@ -49,26 +51,36 @@ class MosquittoPart(BrokerPart):
     control_port: Port = 1884
     control_ca: Path | None = None
     username: str = Field(default="fleetgate", pattern=r"^[A-Za-z0-9_-]{3,64}$")
-    secret: Path
+    folder: Path | None = None
+    pid_file: Path | None = None
+    system_user: str | None = None
+
+    @model_validator(mode="after")
+    def _no_clear_text_elsewhere(self) -> Self:
+        if self.control_host not in ("127.0.0.1", "::1", "localhost") and self.control_ca is None:
+            raise ValueError("control_ca is needed: beyond the loopback interface the service speaks TLS only")
+        return self
+
+    @property
+    def own_folder(self) -> Path:
+        return self.folder or Path("mosquitto") / self.name
 
 
 class MosquittoFilesSettings(MosquittoPart):
     """mosquitto on this host, told of users by files and SIGHUP.
 
     pid_file or reload_command: how it is told to read them again; exactly one of them.
-    group: name of the group that may read the files, for a mosquitto that runs as another user.
+    group: who may read the files besides the service, for a mosquitto that runs as another user.
+    users_max: each reading takes time that grows with their square.
     """
 
     kind: Literal["mosquitto-files"]
-    secret: Path = Path("mosquitto/secret")
-    password_file: Path = Path("mosquitto/passwords")
-    acl_file: Path = Path("mosquitto/acl")
-    pid_file: Path | None = None
     reload_command: tuple[str, ...] = ()
     group: str | None = None
+    users_max: int = Field(default=5_000, ge=1, le=100_000)
 
     @model_validator(mode="after")
-    def _one_way_to_reload(self) -> "MosquittoFilesSettings":
+    def _one_way_to_reload(self) -> Self:
         if (self.pid_file is None) == (not self.reload_command):
             raise ValueError("name either pid_file or reload_command, so that mosquitto can be told of new users")
         return self
@@ -78,9 +90,10 @@ class MosquittoDynsecSettings(MosquittoPart):
     """mosquitto with its dynamic security plugin, told of users over MQTT. users_max: it slows down beyond."""
 
     kind: Literal["mosquitto-dynsec"]
-    secret: Path = Path("mosquitto/secret")
     users_max: int = Field(default=1_000, ge=1, le=100_000)
-    state_file: Path = Path("mosquitto/dynamic-security.json")
+
+
+MosquittoSettings = MosquittoFilesSettings | MosquittoDynsecSettings
 
 
 def _kind(broker: Any) -> str:

@@ -7,17 +7,17 @@ from typing import Any
 from broker.embedded import EmbeddedBroker
 from broker.tls import TlsFiles, server_context
 from provisioner.account_brokers.embedded import EmbeddedAccountBroker
-from provisioner.broker_settings import EmbeddedBrokerSettings
+from provisioner.broker_settings import BrokerSettings, EmbeddedBrokerSettings, MosquittoPart
 from provisioner.config import Settings
-from provisioner.model.errors import InvalidInput, Problem
 from provisioner.model.ports import AccountBroker
 from provisioner.model.secret import Secret
+from provisioner.mosquitto_setup import mosquitto_broker
 from provisioner.services.platform import USER_PURPOSE
 from provisioner.vault.keyring import KeyRing
 
 
 def build_brokers(settings: Settings, base: Path, ring: KeyRing) -> dict[str, AccountBroker]:
-    """By name. Relative paths are relative to ``base``. Raises InvalidInput; nothing is started."""
+    """By name. Relative paths are relative to ``base``. Raises Unavailable; nothing is started."""
     return {each.name: _build(each, settings, base, ring) for each in settings.account_brokers}
 
 
@@ -26,10 +26,10 @@ def broker_urls(settings: Settings) -> dict[str, str]:
     return {each.name: each.url for each in settings.account_brokers}
 
 
-def _build(each: Any, settings: Settings, base: Path, ring: KeyRing) -> AccountBroker:
-    if isinstance(each, EmbeddedBrokerSettings):
-        return _embedded(each, _server_context(settings, base), ring)
-    raise InvalidInput([Problem(f"account_brokers.{each.name}.kind", "cannot be used yet", "a kind")])
+def _build(each: BrokerSettings, settings: Settings, base: Path, ring: KeyRing) -> AccountBroker:
+    if isinstance(each, MosquittoPart):
+        return mosquitto_broker(each, base, settings.esf.control_prefix)
+    return _embedded(each, _server_context(settings, base), ring)
 
 
 def _server_context(settings: Settings, base: Path) -> ssl.SSLContext:

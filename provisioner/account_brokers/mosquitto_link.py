@@ -1,0 +1,135 @@
+"""The service's own connection to a mosquitto: paho in a thread of its own, heard and used on the event loop."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.reasoncodes import ReasonCode
+
+from provisioner.model.errors import Unavailable
+from provisioner.model.secret import Secret
+
+_log = logging.getLogger(__name__)
+
+KEEP_ALIVE_S = 15
+RECONNECT_S_MAX = 2
+
+Heard = Callable[[str, bytes], None]
+Up = Callable[[bool], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlAddress:
+    """Where the service reaches mosquitto, and as whom. ca: PEM file; None for plain TCP, on the loopback only.
+
+    lasts: the session of ``client_id`` is kept while the connection is away, and what happened is told afterwards."""
+
+    host: str
+    port: int
+    username: str
+    password: Secret
+    client_id: str
+    ca: Path | None = None
+    lasts: bool = True
+
+
+class MosquittoLink:
+    """Connects again for ever. Once ``start`` was called, everything but the callbacks of paho is on the loop."""
+
+    def __init__(self, address: ControlAddress, filters: Sequence[str]) -> None:
+        self._address, self._filters = address, filters
+        self._client: mqtt.Client | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_up = asyncio.Event()
+        self._kept_session = False
+        self.refused: str | None = None  # in mosquitto's words, of the newest attempt
+
+    @property
+    def is_up(self) -> bool:
+        return self._is_up.is_set()
+
+    async def start(self, up: Up, heard: Heard, down: Callable[[], None] = lambda: None) -> None:
+        """up: called each time the connection is there and subscribed, with whether mosquitto kept what was said
+        since the last one. heard: topic and payload of every message. down: called when the connection is lost."""
+        self._loop = asyncio.get_running_loop()
+        self._up, self._heard, self._down = up, heard, down
+        self._client = self._new_client()
+        self._client.connect_async(self._address.host, self._address.port, KEEP_ALIVE_S)
+        self._client.loop_start()
+
+    async def stop(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.disconnect()
+            await asyncio.to_thread(client.loop_stop)
+        self._is_up.clear()
+
+    async def wait_up(self, within_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._is_up.wait(), within_s)
+        return self.is_up
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0) -> None:
+        """Raises Unavailable when the connection is not there."""
+        if self._client is None or not self.is_up:
+            raise Unavailable("mosquitto does not answer")
+        if self._client.publish(topic, payload, qos).rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise Unavailable("mosquitto does not answer")
+
+    def _new_client(self) -> mqtt.Client:
+        own = self._address
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=own.client_id, clean_session=not own.lasts)
+        client.username_pw_set(own.username, own.password.reveal())
+        if own.ca is not None:
+            client.tls_set(ca_certs=str(own.ca))
+        client.reconnect_delay_set(1, RECONNECT_S_MAX)
+        client.on_socket_open = _without_delay
+        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
+        client.on_subscribe, client.on_message = self._on_subscribe, self._on_message
+        return client
+
+    def _on_connect(self, client: mqtt.Client, data: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
+        self.refused = str(code) if code.is_failure else None
+        if code.is_failure:
+            _log.warning("mosquitto at %s:%d refuses the service: %s", self._address.host, self._address.port, code)
+            return
+        self._kept_session = bool(flags.session_present)
+        client.subscribe([(each, 1) for each in self._filters])
+
+    def _on_subscribe(self, client: Any, data: Any, mid: int, codes: Sequence[ReasonCode], properties: Any) -> None:
+        refused = [each for each, code in zip(self._filters, codes, strict=True) if code.is_failure]
+        if refused:
+            _log.error("mosquitto does not let us hear %s; render its configuration again", ", ".join(refused))
+            return
+        self._later(self._now_up, self._kept_session)
+
+    def _on_disconnect(self, client: Any, data: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
+        self._later(self._now_down)
+
+    def _on_message(self, client: Any, data: Any, message: mqtt.MQTTMessage) -> None:
+        self._later(self._heard, message.topic, bytes(message.payload))
+
+    def _now_up(self, kept_session: bool) -> None:
+        self._is_up.set()
+        self._up(kept_session)
+
+    def _now_down(self) -> None:
+        self._is_up.clear()
+        self._down()
+
+    def _later(self, call: Callable[..., object], *arguments: object) -> None:
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+
+def _without_delay(client: Any, data: Any, line: Any) -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,88 @@
+"""A mosquitto that the settings name as an account broker: its adapter, its configuration, and a look at it."""
+
+from pathlib import Path
+
+from broker.mosquitto import MosquittoListener, MosquittoPlan, dynsec_state, render
+from provisioner.account_brokers.mosquitto_check import Check, check_mosquitto
+from provisioner.account_brokers.mosquitto_dynsec import MosquittoDynsec
+from provisioner.account_brokers.mosquitto_files import FilesPlace, MosquittoFiles
+from provisioner.account_brokers.mosquitto_link import ControlAddress
+from provisioner.account_brokers.mosquitto_passwords import Reload, password_digest, replace_file
+from provisioner.account_brokers.mosquitto_user_files import UserFiles, read_or_make_secret
+from provisioner.broker_settings import MosquittoDynsecSettings, MosquittoFilesSettings, MosquittoSettings
+from provisioner.model.errors import Unavailable
+from provisioner.model.ports import AccountBroker
+from provisioner.vault import generate
+
+CONFIGURATION, STATE, SECRET = "mosquitto.conf", "dynamic-security.json", "secret"
+
+
+def mosquitto_broker(each: MosquittoSettings, base: Path, control_prefix: str) -> AccountBroker:
+    """The adapter. Makes the service's own password when there is none. Raises Unavailable."""
+    if isinstance(each, MosquittoDynsecSettings):
+        return MosquittoDynsec(each.name, _control(each, base), users_max=each.users_max, control_prefix=control_prefix)
+    place = FilesPlace(
+        folder=base / each.own_folder, group=each.group, users_max=each.users_max, control_prefix=control_prefix
+    )
+    return MosquittoFiles(each.name, place, _control(each, base), _reload(each, base))
+
+
+def configuration(each: MosquittoSettings, base: Path) -> str:
+    """The text of mosquitto.conf, with absolute paths."""
+    base = base.absolute()
+    tls = {"certificate": base / each.certificate, "key": base / each.key}
+    plan = MosquittoPlan(
+        name=each.name,
+        users="files" if isinstance(each, MosquittoFilesSettings) else "dynsec",
+        folder=base / each.own_folder,
+        devices=MosquittoListener(host=each.host, port=each.port, **(tls if each.tls else {})),
+        control=MosquittoListener(
+            host=each.control_host, port=each.control_port, **(tls if each.control_ca is not None else {})
+        ),
+        pid_file=base / each.pid_file if each.pid_file is not None else None,
+        system_user=each.system_user,
+    )
+    return render(plan)
+
+
+def write_configuration(each: MosquittoSettings, base: Path, control_prefix: str) -> list[Path]:
+    """Everything that mosquitto needs to be started, in the broker's folder; users that are there stay.
+
+    The files that were written. Raises Unavailable."""
+    folder = base / each.own_folder
+    control = _control(each, base)
+    written = [folder / CONFIGURATION]
+    try:
+        replace_file(folder / CONFIGURATION, configuration(each, base))
+        if isinstance(each, MosquittoFilesSettings):
+            files = UserFiles(folder, control_prefix, each.group)
+            files.prepare(control.username, control.password)
+            written += files.paths
+        elif not (folder / STATE).exists():
+            digest = password_digest(control.password)
+            replace_file(folder / STATE, dynsec_state(control.username, digest), mode=0o600)
+            written.append(folder / STATE)
+    except OSError as error:
+        raise Unavailable(f"{folder} cannot be written: {type(error).__name__}") from None
+    return written
+
+
+async def check(each: MosquittoSettings, base: Path) -> list[Check]:
+    """What a look at the running mosquitto says of it, one after another."""
+    reload = _reload(each, base) if isinstance(each, MosquittoFilesSettings) else None
+    return await check_mosquitto(_control(each, base), reload)
+
+
+def _control(each: MosquittoSettings, base: Path) -> ControlAddress:
+    return ControlAddress(
+        host=each.control_host,
+        port=each.control_port,
+        username=each.username,
+        password=read_or_make_secret(base / each.own_folder / SECRET, generate.password()),
+        client_id=f"fleetgate {each.name}",
+        ca=base / each.control_ca if each.control_ca is not None else None,
+    )
+
+
+def _reload(each: MosquittoFilesSettings, base: Path) -> Reload:
+    return Reload(pid_file=base / each.pid_file if each.pid_file is not None else None, command=each.reload_command)
