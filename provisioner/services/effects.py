@@ -6,8 +6,9 @@ A grant is its own record of what must be done: at the start every user is broug
 
 import asyncio
 import contextlib
+import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from weakref import WeakValueDictionary
 
 from provisioner.model.account import Account
@@ -24,6 +25,7 @@ from provisioner.services.platform import Platform
 log = logging.getLogger(__name__)
 
 PERIOD_S = 5.0
+_TOGETHER_MAX = 500
 
 
 class Effects:
@@ -35,6 +37,7 @@ class Effects:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._finishing: set[asyncio.Task[None]] = set()
+        self._unrestored: set[str] = set()  # account users whose broker could not be told at the start
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def plan(self, verb: EffectVerb, user: AccountUser) -> Put:
@@ -88,10 +91,13 @@ class Effects:
         task.add_done_callback(self._finishing.discard)
 
     async def apply_all(self, ids: Iterable[str]) -> None:
-        """Do what can be done now; the rest is tried again by ``run``."""
-        for id in ids:
+        """Do what can be done now, together where a broker can take many at once; the rest ``run`` tries again."""
+
+        async def attempt(id: str) -> None:
             with contextlib.suppress(Unavailable):
                 await self.apply(id)
+
+        await _together(attempt(id) for id in ids)
 
     async def broker_user(self, user: AccountUser) -> BrokerUser:
         """The user as its broker must know it, with the clear password as long as that exists."""
@@ -103,34 +109,57 @@ class Effects:
     async def finish_left_over(self) -> int:
         """Apply every effect that is still there; returns how many could not be."""
         failed, after = 0, None
+
+        async def attempt(id: str) -> None:
+            nonlocal failed
+            try:
+                await self.apply(id)
+            except Unavailable as error:
+                failed += 1
+                log.warning("effect %s waits: %s", id, error)
+
         while True:
             page = await self._platform.store.page(Effect, after=after, limit=500)
-            for effect in page.items:
-                try:
-                    await self.apply(effect.id)
-                except Unavailable as error:
-                    failed += 1
-                    log.warning("effect %s waits: %s", effect.id, error)
+            await _together(attempt(effect.id) for effect in page.items)
             if (after := page.after) is None:
                 return failed
 
     async def restore(self) -> int:
-        """Tell every broker of every user it must know; for brokers that forget when they stop."""
-        count, after = 0, None
+        """Tell every broker of every user it must know; for brokers that forget when they stop. Those whose broker
+        cannot be told now are told by ``run``; returns how many were told."""
+        told, after = 0, None
         while True:
             page = await self._platform.store.page(AccountUser, after=after, limit=500)
-            for user in page.items:
-                if user.broker in self._platform.brokers:
-                    await self._platform.broker(user.broker).put_user(await self.broker_user(user))
-                    count += 1
+            told += await self._restore([user.id for user in page.items if user.broker in self._platform.brokers])
             if (after := page.after) is None:
-                return count
+                return told
+
+    async def _restore(self, ids: Sequence[str]) -> int:
+        errors: dict[str, Unavailable] = {}
+
+        async def attempt(id: str) -> None:
+            async with self._lock(id):
+                user = await self._platform.store.get(AccountUser, id)
+                if user is None:
+                    return
+                try:
+                    await self._platform.broker(user.broker).put_user(await self.broker_user(user))
+                except Unavailable as error:
+                    errors[id] = error
+
+        await _together(attempt(id) for id in ids)
+        self._unrestored = (self._unrestored - set(ids)) | errors.keys()
+        if errors:
+            log.warning("%d account users wait for their broker: %s", len(errors), next(iter(errors.values())))
+        return len(ids) - len(errors)
 
     async def run(self) -> None:
         """Finish what is left over, now and then; until cancelled."""
         while True:
             try:
                 await self.finish_left_over()
+                if self._unrestored:
+                    await self._restore(sorted(self._unrestored))
             except Unavailable as error:
                 log.warning("effects wait: %s", error)
             await asyncio.sleep(PERIOD_S)
@@ -152,6 +181,13 @@ class Effects:
             await self._platform.store.commit(Unit(changes=[Delete(effect)]))
         except (Conflict, Unavailable) as error:
             log.debug("effect %s stays: %s", effect.id, type(error).__name__)
+
+
+async def _together(work: Iterable[Awaitable[None]]) -> None:
+    """Some hundred at a time, so that they share what is costly once."""
+    waiting = iter(work)
+    while group := list(itertools.islice(waiting, _TOGETHER_MAX)):
+        await asyncio.gather(*group)
 
 
 def _as_known(user: AccountUser, password: Secret | None, *, enabled: bool) -> BrokerUser:
