@@ -1,6 +1,7 @@
 """One grant: the credentials of a device, fixed by one commit, then made true at its account broker (D6, D7)."""
 
 from dataclasses import replace
+from typing import Any
 
 from provisioner.authority.local_ca import DeviceCertificate, csr_key_digest
 from provisioner.model import device_config
@@ -19,6 +20,14 @@ from provisioner.services.crashpoints import reach
 from provisioner.services.effects import Effects
 from provisioner.services.platform import USER_PURPOSE, Platform
 from provisioner.vault import generate
+
+
+def _papers(source: DeviceCertificate | Delivery | None) -> dict[str, Any]:
+    """The fields of a delivery that come of a certificate, new or as it was delivered before."""
+    return {name: getattr(source, name) for name in _PAPERS} if source else {}
+
+
+_PAPERS = ("certificate", "ca", "private_key", "renew_after")
 
 
 def username_of(request: ProvisionRequest) -> str:
@@ -83,10 +92,7 @@ class Granting:
             password=password,
             configuration=device_config.merge(request.configuration, generated),
             packages=request.packages,
-            certificate=certificate.certificate if certificate else (repeated.certificate if repeated else None),
-            ca=certificate.ca if certificate else (repeated.ca if repeated else None),
-            private_key=certificate.private_key if certificate else (repeated.private_key if repeated else None),
-            renew_after=certificate.renew_after if certificate else (repeated.renew_after if repeated else None),
+            **_papers(certificate or repeated),
         )
         now = self._platform.now()
         answer = Answer(status=Status.PROVISIONED, message_id=message.message_id, server_time=now, delivery=delivery)
