@@ -7,11 +7,11 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from broker.gate import Gate
 from broker.limits import GateLimits
@@ -25,8 +25,10 @@ from provisioner.dialects.esf import Esf
 from provisioner.dialects.json_v1 import JsonV1
 from provisioner.doors.control import Control
 from provisioner.fronts import AdminFront, ProvisionFront
+from provisioner.link_front import LinkFront
+from provisioner.link_settings import speaks
 from provisioner.model.errors import InvalidInput, Problem
-from provisioner.model.ports import AccountBroker
+from provisioner.model.ports import AccountBroker, Dialect
 from provisioner.services.accounts import Accounts
 from provisioner.services.clockwatch import watch_clock
 from provisioner.services.confirmation import Confirmation
@@ -39,6 +41,9 @@ from provisioner.services.requests import Requests
 from provisioner.store.tinydb_store import TinyDbStore
 from provisioner.vault.keyring import KeyRing
 from provisioner.vault.passwords import Passwords
+
+if TYPE_CHECKING:
+    from provisioner.links import LinkPlan
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +62,7 @@ class Service:
 
     settings: Settings
     platform: Platform
-    gate: Gate
+    gate: Gate | LinkFront
     admin_gate: Gate
     effects: Effects
     confirmation: Confirmation
@@ -70,6 +75,9 @@ class Service:
             await broker.start(self.confirmation.seen)
         restored = await self.effects.restore()
         left = await self.effects.finish_left_over()
+        if (logins := self.platform.link_logins) is not None:
+            await logins.start()
+            self._tasks.append(asyncio.create_task(logins.run(), name="logins"))
         log.info("restored %d account users, %d effects wait", restored, left)
         for name, work in (
             ("audit", self.platform.audit.run()),
@@ -109,6 +117,7 @@ class Service:
             "gate_ports": dict(self.gate.ports),
             "admin_port": self.admin_gate.ports.get("admin"),
             "connections": len(self.gate.connections()),
+            **({"provision_link": self.gate.status()} if isinstance(self.gate, LinkFront) else {}),
         }
 
 
@@ -120,6 +129,9 @@ async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBro
     authority = LocalAuthority.read(base / settings.authority.certificate, base / settings.authority.key)
     if brokers is None:
         brokers = build_brokers(settings, base, ring)
+    known: tuple[Dialect, ...] = (JsonV1(), Esf(settings.esf))
+    dialects = [each for each in known if speaks(settings.provision_link, each.name)]
+    link = _link(settings, base, dialects)
     # Last, for it takes the lock on the files: what fails before leaves nothing open.
     store = await TinyDbStore.open(base / settings.store.path, requests_max=settings.store.requests_max)
     platform = Platform(
@@ -129,21 +141,19 @@ async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBro
         authority=authority,
         brokers=brokers,
         broker_urls=broker_urls(settings),
-        dialects=(JsonV1(), Esf(settings.esf)),
+        dialects=dialects,
         policy=settings.policy,
         audit=AuditTrail(store, utc_now, time.monotonic),
         now=utc_now,
+        link_logins=link.logins(store) if link else None,
     )
-    return _assemble(settings, base, platform)
+    return _assemble(settings, base, platform, link)
 
 
-def _assemble(settings: Settings, base: Path, platform: Platform) -> Service:
+def _assemble(settings: Settings, base: Path, platform: Platform, link: "LinkPlan | None") -> Service:
     effects = Effects(platform)
-    gate = Gate(
-        ProvisionFront(platform, Provisioning(platform, effects)),
-        _listeners(base, settings.gate),
-        _limits(settings.gate.limits),
-    )
+    provisioning = Provisioning(platform, effects)
+    gate = link.front(platform, provisioning) if link else _gate(settings, base, platform, provisioning)
     reserved = frozenset((settings.esf.provision_account, settings.esf.control_prefix.strip("$")))
     service_status: dict[str, Service] = {}
     control = Control(
@@ -162,6 +172,20 @@ def _assemble(settings: Settings, base: Path, platform: Platform) -> Service:
     service = Service(settings, platform, gate, admin_gate, effects, Confirmation(platform, effects))
     service_status["service"] = service
     return service
+
+
+def _link(settings: Settings, base: Path, dialects: Sequence[Dialect]) -> "LinkPlan | None":
+    """None: our own gate, and nothing of a link is even loaded."""
+    if settings.provision_link.kind == "gate":
+        return None
+    from provisioner.links import plan_link
+
+    return plan_link(settings, base, dialects)
+
+
+def _gate(settings: Settings, base: Path, platform: Platform, provisioning: Provisioning) -> Gate:
+    front = ProvisionFront(platform, provisioning)
+    return Gate(front, _listeners(base, settings.gate), _limits(settings.gate.limits))
 
 
 def _spare_the_collector() -> None:

@@ -7,13 +7,14 @@ relative to the folder of the file.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from provisioner.broker_settings import BrokerSettings, EmbeddedBrokerSettings
 from provisioner.dialects.esf import EsfSettings
+from provisioner.link_settings import GateLinkSettings, ProvisionLink, check_policy
 from provisioner.model.errors import InvalidInput, Problem, shape
 from provisioner.model.policy import Policy
 
@@ -80,6 +81,7 @@ class Settings(_Part):
     """The whole file. ``policy`` and ``esf`` take the fields of ``Policy`` and ``EsfSettings``."""
 
     gate: GateSettings = GateSettings()
+    provision_link: ProvisionLink = GateLinkSettings()
     admin: AdminSettings = AdminSettings()
     store: StoreSettings = StoreSettings()
     account_brokers: tuple[BrokerSettings, ...] = (EmbeddedBrokerSettings(),)
@@ -103,6 +105,11 @@ class Settings(_Part):
         if len({broker.name for broker in brokers}) != len(brokers):
             raise ValueError("account brokers need different names")
         return brokers
+
+    @model_validator(mode="after")
+    def _link_keeps_the_policy(self) -> Self:
+        check_policy(self.provision_link, self.policy)
+        return self
 
 
 def read(path: Path, environment: Mapping[str, str] | None = None) -> Settings:

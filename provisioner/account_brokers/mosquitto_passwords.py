@@ -84,6 +84,25 @@ class Reload:
             _run(self.command)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginFiles:
+    """The two files of one listener, written together and read together."""
+
+    password_file: Path
+    acl_file: Path
+    reload: Reload
+    group: str | None = None
+
+    def __call__(self, passwords: str, access: str) -> None:
+        """Blocks. Raises Unavailable; when only the sign failed, mosquitto reads the files at its next start."""
+        try:
+            replace_file(self.acl_file, access, group=self.group)
+            replace_file(self.password_file, passwords, group=self.group)
+        except (OSError, LookupError) as error:
+            raise Unavailable(f"mosquitto's files cannot be written: {type(error).__name__}") from None
+        self.reload()
+
+
 def _derived(password: Secret, iterations: int, salt: bytes) -> bytes:
     return hashlib.pbkdf2_hmac("sha512", password.reveal().encode(), salt, iterations)
 

@@ -144,6 +144,9 @@ class Capabilities:
     checks_client_id: a user under a client id that is not its to use is refused; False: the broker knows a device by
     its user alone, so that the client id a device gives has no meaning and takes nothing from anybody.
     loose: LOOSE coupling is honoured; False: every user is bound to its device, as by STRICT (EC-26).
+    reports_leaving: a device that leaves is sighted too.
+    refusal_disconnects: a refused SUBSCRIBE or PUBLISH ends the connection.
+    client_id_forbidden: characters that a client id must not have there, each of them.
     """
 
     kicks: bool
@@ -152,6 +155,9 @@ class Capabilities:
     mqtt5: bool
     checks_client_id: bool = True
     loose: bool = True
+    reports_leaving: bool = True
+    refusal_disconnects: bool = False
+    client_id_forbidden: str = ""
     users_max: int | None = None
 
 
@@ -215,6 +221,12 @@ class Exchange(Protocol):
 
 class LinkLogins(Protocol):
     """The logins of devices, for a broker that checks them in the place of the gate."""
+
+    async def start(self) -> None:
+        """Tell that broker of every open request. One that cannot be told now is told later."""
+
+    async def run(self) -> None:
+        """Tell it of what changes; until cancelled."""
 
     async def verifier(self, username: str, password: Secret) -> str:
         """The digest that such a broker keeps. Raises InvalidInput when the name cannot be a device's there."""

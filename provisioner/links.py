@@ -1,0 +1,91 @@
+"""Builds what stands in the place of the gate when the settings say so; one function for each kind of link."""
+
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from provisioner.account_brokers.mosquitto_passwords import LoginFiles, Reload
+from provisioner.config import Settings
+from provisioner.link.mosquitto import LinkOptions, MosquittoLink
+from provisioner.link.topics import LinkTopics
+from provisioner.link_front import LinkFront
+from provisioner.link_settings import MosquittoLinkSettings
+from provisioner.model.errors import InvalidInput, Problem
+from provisioner.model.ports import Dialect, Store
+from provisioner.model.secret import Secret
+from provisioner.services.link_logins import LinkLogins
+from provisioner.services.platform import Platform
+from provisioner.services.provisioning import Provisioning
+
+SECRET_CHARACTERS_MAX = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPlan:
+    """Everything about the link that can be wrong, found out before anything is opened."""
+
+    url: str
+    topics: LinkTopics
+    options: LinkOptions
+    write: Callable[[str, str], None]
+
+    def logins(self, store: Store) -> LinkLogins:
+        return LinkLogins(store, self.topics, (self.options.username, self.options.password), self.write)
+
+    def front(self, platform: Platform, provisioning: Provisioning) -> LinkFront:
+        return LinkFront(
+            platform, provisioning, self.topics, lambda heard: MosquittoLink(self.options, heard), self.url
+        )
+
+
+def plan_link(settings: Settings, base: Path, dialects: Sequence[Dialect]) -> LinkPlan | None:
+    """None: our own gate. Raises InvalidInput naming each setting, and each dialect that cannot be used so."""
+    link = settings.provision_link
+    if not isinstance(link, MosquittoLinkSettings):
+        return None
+    topics = LinkTopics(dialects)
+    host, port = link.address
+    options = LinkOptions(
+        host=host,
+        port=port,
+        tls=_tls(link, base) if link.is_secure else None,
+        client_id=link.client_id,
+        username=link.username,
+        password=_secret(base / link.password_file),
+        filters=topics.filters,
+        share_group=link.share_group,
+        window=link.window,
+    )
+    pid_file = link.reload.pid_file
+    files = LoginFiles(
+        password_file=base / link.password_file_path,
+        acl_file=base / link.acl_file_path,
+        reload=Reload(pid_file=base / pid_file if pid_file else None, command=link.reload.command),
+        group=link.group,
+    )
+    return LinkPlan(link.url, topics, options, files)
+
+
+def _tls(link: MosquittoLinkSettings, base: Path) -> ssl.SSLContext:
+    """The name in that broker's certificate is verified."""
+    try:
+        context = ssl.create_default_context(cafile=base / link.ca if link.ca else None)
+    except OSError as error:
+        rule = "must name a PEM file of certificates to trust"
+        raise InvalidInput([Problem("provision_link.ca", rule, type(error).__name__)]) from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _secret(path: Path) -> Secret:
+    field = "provision_link.password_file"
+    try:
+        text = path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            [Problem(field, "must name a readable file with one password", type(error).__name__)]
+        ) from None
+    if not text or len(text) > SECRET_CHARACTERS_MAX or not text.isprintable():
+        raise InvalidInput([Problem(field, "must hold one password on one line", f"{len(text)} characters")])
+    return Secret(text)
