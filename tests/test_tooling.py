@@ -12,8 +12,11 @@ MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 RECIPE_LINES_MAX = 3
 SCRIPT = ROOT / "scripts/system-packages"
 SCRIPT_TIMEOUT_S = 20
-PACKAGES = {"mosquitto", "mosquitto-clients", "faketime"}
-PROGRAMS = ("mosquitto", "mosquitto_passwd", "mosquitto_pub", "mosquitto_sub", "mosquitto_rr", "faketime")
+PACKAGES = {"mosquitto", "mosquitto-clients", "faketime", "rabbitmq-server"}
+PROGRAMS = (
+    *("mosquitto", "mosquitto_passwd", "mosquitto_pub", "mosquitto_sub", "mosquitto_rr"),
+    *("faketime", "rabbitmq-server", "epmd"),
+)
 
 
 def test_every_target_is_described() -> None:
@@ -101,7 +104,7 @@ def test_failed_installation_is_told(host: Host) -> None:
     host.add("apt-get", "exit 100")
     done = host.run()
     assert done.returncode == 1
-    assert "missing Debian packages: faketime mosquitto mosquitto-clients" in done.stderr
+    assert "missing Debian packages: faketime mosquitto mosquitto-clients rabbitmq-server" in done.stderr
 
 
 def test_nothing_is_done_when_all_is_there(host: Host) -> None:

@@ -1,0 +1,221 @@
+"""Account brokers that ask us over HTTP: users and rules in memory, one endpoint, and a format for each broker."""
+
+import base64
+import binascii
+import contextlib
+import hmac
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from provisioner.account_brokers.callback_values import (
+    Act,
+    Arrival,
+    CallbackFormat,
+    Departure,
+    HttpRequest,
+    HttpResponse,
+    Login,
+    Question,
+    Settled,
+    Topics,
+    Verdict,
+)
+from provisioner.account_brokers.http_server import Handler
+from provisioner.account_brokers.management import Management
+from provisioner.account_brokers.seats import Seats
+from provisioner.account_brokers.user_book import UserBook, Verify
+from provisioner.model.errors import Unavailable
+from provisioner.model.ports import BrokerUser, Capabilities, Sighting
+from provisioner.model.secret import Secret
+from provisioner.model.topics import DeviceTopics
+
+_log = logging.getLogger(__name__)
+_NO = Verdict((False,))
+
+
+class Server(Protocol):
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+class HttpCallbackBroker:
+    """An `AccountBroker` for any number of accounts. Usernames are unique on it, so that one names its account.
+
+    Nothing is written at the broker: a user exists once we would say yes. Where we are not asked in time nobody gets
+    in, and who is in stays in."""
+
+    def __init__(
+        self,
+        name: str,
+        format: CallbackFormat,
+        serve: Callable[[Handler], Server],
+        verify: Verify,
+        now: Callable[[], datetime],
+        *,
+        secret: Secret | None,
+        management: Management | None = None,
+        control_prefix: str = "$EDC",
+    ) -> None:
+        """serve: makes the endpoint. secret: what the broker proves itself by, as password of HTTP Basic or as Bearer;
+        None where it does so by its TLS certificate. management: None when nobody can be cut."""
+        self._name, self._format, self._now = name, format, now
+        self._secret, self._management, self._control_prefix = secret, management, control_prefix
+        self._book = UserBook(verify)
+        self._server = serve(self.handle)
+        self._seats = Seats()
+        self._sighted: Callable[[Sighting], None] = _nobody
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            kicks=self._management is not None,
+            reports_sightings=True,
+            reports_leaving=self._format.reports_leaving,
+            refuses_subscribe=True,
+            refusal_disconnects=self._format.refusal_disconnects,
+            mqtt5=self._format.mqtt5,
+            client_id_forbidden=self._format.client_id_forbidden,
+        )
+
+    async def start(self, seen: Callable[[Sighting], None]) -> None:
+        self._sighted = seen
+        await self._server.start()
+
+    async def stop(self) -> None:
+        await self._server.stop()
+
+    async def put_user(self, user: BrokerUser) -> None:
+        """As the port says; Conflict when another account on this broker has the username. Unavailable when a
+        connection that has become unlawful cannot be cut now; the next login is refused all the same."""
+        if any(c in user.client_id for c in self._format.client_id_forbidden):
+            raise Unavailable(f"a client id with one of {self._format.client_id_forbidden!r} cannot be on {self._name}")
+        self._book.put(user)
+        if not user.enabled:
+            await self._cut(user.account, user.username)
+        await self._cut_unlawful(user)
+
+    async def remove_user(self, account: str, username: str) -> None:
+        known = self._book.get(username)
+        if known is None or known.account == account:
+            self._book.remove(account, username)
+            await self._cut(account, username)
+
+    async def kick(self, account: str, client_id: str) -> bool:
+        if self._management is None:
+            return False
+        seated = self._seats.at(account, client_id)
+        users = {*self._book.made_for(account, client_id), *([seated] if seated else ())}
+        return any([await self._management.cut(username, client_id) for username in sorted(users)])
+
+    async def users(self) -> Sequence[tuple[str, str]]:
+        return self._book.all()
+
+    async def handle(self, request: HttpRequest) -> HttpResponse:
+        """One callback. Whatever is not understood is answered with a status that no broker takes for a yes."""
+        if not self._is_our_broker(request):
+            return HttpResponse(401, headers={"www-authenticate": "Basic"})
+        question = self._format.read(request)
+        if question is None:
+            return HttpResponse(400)
+        return self._format.answer(request, question, await self._judge(question), self._now())
+
+    def _is_our_broker(self, request: HttpRequest) -> bool:
+        if self._secret is None:
+            return True
+        scheme, _, value = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "basic":
+            try:
+                value = base64.b64decode(value, validate=True).decode().partition(":")[2]
+            except (binascii.Error, ValueError):
+                return False
+        return hmac.compare_digest(value.encode(), self._secret.reveal().encode())
+
+    async def _judge(self, question: Question) -> Verdict:
+        match question:
+            case Login():
+                return await self._login(question)
+            case Topics(username, client_id, act, topics):
+                user = self._lawful(username, client_id)
+                if user is None:
+                    return Verdict((False,) * len(topics))
+                own = self._own(user, client_id)
+                may = own.may_subscribe if act is Act.SUBSCRIBE else own.may_publish
+                return Verdict(tuple(may(topic) for topic in topics), own)
+            case Arrival(username, client_id, address):
+                user = self._lawful(username, client_id)
+                if user is not None:
+                    self._arrived(user, client_id, address)
+                elif self._book.get(username) is not None:
+                    await self._cut_late(username, client_id)
+                return Verdict((user is not None,))
+            case Departure():
+                self._left(question)
+                return Verdict((True,))
+            case Settled(allowed):
+                return Verdict((allowed,))
+
+    async def _login(self, login: Login) -> Verdict:
+        user = await self._book.admit(login.username, login.password, login.client_id)
+        if isinstance(user, str):
+            _log.info("login refused from %s: %s", login.address, user)
+            return _NO
+        if any(c in login.client_id for c in self._format.client_id_forbidden):
+            _log.info("login refused from %s: bad_client_id", login.address)
+            return _NO
+        if login.arrives:
+            self._arrived(user, login.client_id, login.address)
+        return Verdict((True,), self._own(user, login.client_id))
+
+    def _own(self, user: BrokerUser, client_id: str) -> DeviceTopics:
+        return DeviceTopics(user.account, client_id, self._control_prefix)
+
+    def _lawful(self, username: str, client_id: str) -> BrokerUser | None:
+        user = self._book.get(username)
+        return user if user is not None and self._book.why_not(user, client_id) is None else None
+
+    def _arrived(self, user: BrokerUser, client_id: str, address: str | None) -> None:
+        self._seats.take(user.account, client_id, user.username)
+        self._sighted(Sighting(account=user.account, username=user.username, client_id=client_id, address=address))
+
+    def _left(self, gone: Departure) -> None:
+        user = self._book.get(gone.username)
+        if user is not None and self._seats.at(user.account, gone.client_id) == gone.username:
+            self._seats.leave(user.account, gone.client_id)
+            self._sighted(
+                Sighting(
+                    account=user.account,
+                    username=gone.username,
+                    client_id=gone.client_id,
+                    address=None,
+                    connected=False,
+                )
+            )
+
+    async def _cut_unlawful(self, user: BrokerUser) -> None:
+        """Whom the change of this user put out of place: itself elsewhere, somebody else under its client id."""
+        seated = self._seats.at(user.account, user.client_id)
+        places = [(user.username, each) for each in self._seats.of(user.username)]
+        for username, client_id in [*places, *([(seated, user.client_id)] if seated else [])]:
+            if self._lawful(username, client_id) is None:
+                await self._cut(user.account, username)
+
+    async def _cut_late(self, username: str, client_id: str) -> None:
+        """It was let in before its rights ended and is only reported now."""
+        if self._management is not None:
+            with contextlib.suppress(Unavailable):
+                await self._management.cut(username, client_id)
+
+    async def _cut(self, account: str, username: str) -> None:
+        for client_id in self._seats.of(username):
+            self._seats.leave(account, client_id)
+        if self._management is not None:
+            await self._management.cut(username, None)
+
+
+def _nobody(sighting: Sighting) -> None:
+    """Nobody listens before the start."""

@@ -1,0 +1,64 @@
+"""Cutting live connections through a broker's own management interface."""
+
+import json
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import quote
+
+from provisioner.account_brokers.callback_values import HttpResponse
+from provisioner.account_brokers.http_client import ManagementClient
+from provisioner.model.errors import Unavailable
+
+
+class Management(Protocol):
+    """How a connection that was let in is ended. Raises Unavailable."""
+
+    async def cut(self, username: str, client_id: str | None) -> bool:
+        """End the connections of this user; under this client id alone where the broker can tell. False: none was.
+
+        client_id: None for all of the user's."""
+
+
+@dataclass(frozen=True, slots=True)
+class RabbitManagement:
+    """RabbitMQ's management plugin, of any node for the whole cluster.
+
+    Its list by user is exact at once; the one that knows client ids lags seconds behind, so a user is cut whole."""
+
+    client: ManagementClient
+
+    async def cut(self, username: str, client_id: str | None) -> bool:
+        path = f"/api/connections/username/{quote(username, safe='')}"
+        listed = await self.client.ask("GET", path)
+        if not json.loads(_granted(listed)):
+            return False
+        _granted(await self.client.ask("DELETE", path))
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class EmqxManagement:
+    """EMQX's REST interface, with an API key as user and its secret as password."""
+
+    client: ManagementClient
+
+    async def cut(self, username: str, client_id: str | None) -> bool:
+        if client_id is not None:
+            return await self._cut(client_id)
+        listed = await self.client.ask("GET", f"/api/v5/clients?limit=1000&username={quote(username, safe='')}")
+        # A list, so that all of them are cut.
+        return any([await self._cut(each["clientid"]) for each in json.loads(_granted(listed))["data"]])
+
+    async def _cut(self, client_id: str) -> bool:
+        cut = await self.client.ask("DELETE", f"/api/v5/clients/{quote(client_id, safe='')}")
+        if cut.status == 404:
+            return False
+        _granted(cut)
+        return True
+
+
+def _granted(response: HttpResponse) -> bytes:
+    """Its body."""
+    if response.status not in (200, 204):
+        raise Unavailable(f"the broker's management interface refused with status {response.status}")
+    return response.body

@@ -1,0 +1,36 @@
+"""Who was seen last under which client id, for brokers that do not tell all that happens on them."""
+
+from collections import OrderedDict
+
+SEATS_MAX = 100_000
+
+
+class Seats:
+    """At most ``SEATS_MAX`` are known, the latest: a broker may never say that a device left."""
+
+    def __init__(self) -> None:
+        self._seats: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._of: dict[str, set[str]] = {}
+
+    def take(self, account: str, client_id: str, username: str) -> None:
+        """This user sits there now, whoever did before."""
+        self.leave(account, client_id)
+        self._seats[account, client_id] = username
+        self._of.setdefault(username, set()).add(client_id)
+        if len(self._seats) > SEATS_MAX:
+            self.leave(*next(iter(self._seats)))
+
+    def leave(self, account: str, client_id: str) -> None:
+        username = self._seats.pop((account, client_id), None)
+        if username is not None:
+            self._of[username].discard(client_id)
+            if not self._of[username]:
+                del self._of[username]
+
+    def at(self, account: str, client_id: str) -> str | None:
+        """Name of the user there."""
+        return self._seats.get((account, client_id))
+
+    def of(self, username: str) -> frozenset[str]:
+        """The client ids under which this user sits."""
+        return frozenset(self._of.get(username, ()))

@@ -1,0 +1,60 @@
+"""Cutting connections through EMQX's REST interface, as it is documented; RabbitMQ's is in test_rabbitmq."""
+
+import base64
+import json
+
+import pytest
+
+from provisioner.account_brokers.callback_values import HttpRequest, HttpResponse
+from provisioner.account_brokers.http_client import ManagementClient
+from provisioner.account_brokers.http_server import HttpServer
+from provisioner.account_brokers.management import EmqxManagement
+from provisioner.model.errors import Unavailable
+from provisioner.model.secret import Secret
+from tests.contracts.account_broker_contract import LoopThread
+
+
+@pytest.mark.parametrize(("status", "cut"), [(204, True), (404, False)])
+def test_emqx_is_asked_to_kick(status: int, cut: bool) -> None:
+    """EMQX's REST interface: DELETE of the client; the key goes along; a node that is down is passed over."""
+    asked: list[tuple[str, str, str]] = []
+
+    async def rest(request: HttpRequest) -> HttpResponse:
+        asked.append((request.method, request.path, request.headers["authorization"]))
+        return HttpResponse(status)
+
+    loop = LoopThread()
+    server = HttpServer("127.0.0.1", 0, rest)
+    try:
+        loop.run(server.start())
+        urls = ("http://127.0.0.1:1", f"http://127.0.0.1:{server.address[1]}")
+        management = EmqxManagement(ManagementClient(urls, "key", Secret("secret-word")))
+        assert loop.run(management.cut("user-1", "gw 1")) is cut
+        loop.run(server.stop())
+        with pytest.raises(Unavailable):
+            loop.run(management.cut("user-1", "gw1"))
+    finally:
+        loop.close()
+    key = base64.b64encode(b"key:secret-word").decode()
+    assert asked == [("DELETE", "/api/v5/clients/gw%201", f"Basic {key}")]
+
+
+def test_emqx_cuts_every_client_of_a_user() -> None:
+    """Removing a user asks EMQX for its clients first."""
+    asked: list[tuple[str, str]] = []
+
+    async def rest(request: HttpRequest) -> HttpResponse:
+        asked.append((request.method, request.path))
+        found = json.dumps({"data": [{"clientid": "gw1"}, {"clientid": "gw2"}], "meta": {}}).encode()
+        return HttpResponse(200, found) if request.method == "GET" else HttpResponse(204)
+
+    loop = LoopThread()
+    server = HttpServer("127.0.0.1", 0, rest)
+    try:
+        loop.run(server.start())
+        client = ManagementClient((f"http://127.0.0.1:{server.address[1]}",), "key", Secret("secret-word"))
+        assert loop.run(EmqxManagement(client).cut("user-1", None))
+        loop.run(server.stop())
+    finally:
+        loop.close()
+    assert asked == [("GET", "/api/v5/clients"), ("DELETE", "/api/v5/clients/gw1"), ("DELETE", "/api/v5/clients/gw2")]
