@@ -110,6 +110,12 @@ def test_the_five_are_generated_whatever_is_added(additional: dict[str, Any]) ->
     assert {name: transport[name] for name in ALWAYS_GENERATED} == THE_FIVE
 
 
+@pytest.mark.parametrize("whole", [None, [], "evil", 7, {}])
+def test_the_transport_cannot_be_replaced_as_a_whole(whole: object) -> None:
+    """F-47: not even by what is no component, should that slip past the check."""
+    assert merged({TRANSPORT_PID: whole})[TRANSPORT_PID] == THE_FIVE
+
+
 # F-47: every spelling.
 
 FULL_WIDTH = {ord(c): chr(ord(c) + 0xFEE0) for c in string.printable if "!" <= c <= "~"}
@@ -200,9 +206,9 @@ def test_outside_of_any_component_the_five_are_dropped_too(name: list[str]) -> N
 @given(name_parts().map(lambda parts: ".".join(parts)))
 def test_other_components_keep_names_that_look_alike(name: str) -> None:
     """EC-27: a username of another component is that component's own business."""
-    additional = {"org.example.Modbus": {name: "kept"}, TRANSPORT_PID: {f"lwt.{name}": "kept"}}
+    additional = {"org.example.Modbus": {name: "kept"}, "7": {name: "kept"}, TRANSPORT_PID: {f"lwt.{name}": "kept"}}
     assert device_config.overridden(additional) == []
-    assert merged(additional)["org.example.Modbus"] == {name: "kept"}
+    assert merged(additional)["org.example.Modbus"] == merged(additional)["7"] == {name: "kept"}
     assert merged(additional)[TRANSPORT_PID][f"lwt.{name}"] == "kept"
 
 

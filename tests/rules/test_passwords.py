@@ -113,6 +113,7 @@ def test_the_work_depends_on_what_was_sent_and_on_nothing_else(
 
     run(scenario)
     assert len(hasher.checked) == checks
+    assert all(verifier.startswith("$argon2id$") for verifier in hasher.checked)
 
 
 def test_an_unknown_user_is_checked_at_the_price_of_a_known_one() -> None:

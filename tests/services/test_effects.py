@@ -140,6 +140,31 @@ async def test_the_start_tells_every_broker_all_that_it_must_know(world: World) 
         await closed(later)
 
 
+@in_world
+async def test_a_broker_that_is_away_at_the_start_is_told_when_it_is_back(world: World) -> None:
+    """F-25, F-27: the start neither fails nor forgets; who was revoked meanwhile is not brought."""
+    granted = await world.granted(await world.request("gw1"))
+    revoked = await world.granted(await world.request("gw2"))
+    await world.effects.settle()
+    await world.store.close()
+    later = await opened(world.directory)
+    try:
+        later.broker.available = False
+        assert await later.effects.restore() == 0
+        await later.effects.catch_up()
+        await later.requests.revoke(ADA, "gw2")
+        assert not later.broker.connect(granted)
+        later.broker.available = True
+        await later.effects.catch_up()
+        assert later.broker.connect(granted)
+        assert not later.broker.connect(revoked)
+        puts = later.broker.puts
+        await later.effects.catch_up()
+        assert later.broker.puts == puts
+    finally:
+        await closed(later)
+
+
 @pytest.mark.parametrize("verb", ["revoke", "delete", "rearm"])
 @in_world
 async def test_a_user_that_could_not_be_taken_away_goes_later(world: World, verb: str) -> None:
@@ -193,6 +218,16 @@ async def test_an_effect_that_is_not_there_is_done(world: World) -> None:
     """D6: applying what nobody planned asks nothing of any broker."""
     await world.effects.apply("acme/nobody")
     assert world.broker.known == {}
+
+
+@in_world
+async def test_taking_away_is_not_undone_by_what_is_stored(world: World) -> None:
+    """AZ-09: a REMOVE takes the user away at the broker, also while its record is still there."""
+    delivery = await world.granted(await world.request())
+    (user,) = await world.store.find(AccountUser, "account", "acme")
+    await world.store.commit(Unit(changes=[await world.effects.plan(EffectVerb.REMOVE, user)]))
+    await world.effects.apply(user.id)
+    assert not world.broker.connect(delivery)
 
 
 @in_world
