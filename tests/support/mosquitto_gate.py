@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from tests.support.device import Address
+from tests.support.device import Address, Credentials, JsonDevice, Wire
 from tests.support.installation import ROOT, Installation
 from tests.support.ports import free_ports
 from tests.walk.mosquitto_site import MOSQUITTO
@@ -128,6 +128,29 @@ def await_link(installation: Installation, timeout_s: float = 10.0) -> None:
     while not installation.ask("status")["provision_link"]["up"]:
         assert time.monotonic() < until_s, f"the link does not come up: {installation.log.read_text()[-2000:]}"
         time.sleep(0.02)
+
+
+def login(
+    installation: Installation, credentials: Credentials, *, known_as: Credentials | None = None, **options: Any
+) -> Wire:
+    """Connected to the broker, which may learn of a new login a moment after it was made. known_as: whose login it is,
+    when the client id is somebody else's."""
+    if known_as is not None:
+        login(installation, known_as).leave()
+    until_s = time.monotonic() + START_S_MAX
+    while True:
+        wire = Wire(installation.plain)
+        if wire.connect(credentials.client_id, credentials.username, credentials.password, **options) == 0:
+            return wire
+        wire.close()
+        assert time.monotonic() < until_s, f"{credentials.username} is not let in"
+        time.sleep(0.02)
+
+
+def connected(installation: Installation, credentials: Credentials) -> JsonDevice:
+    """A device that has subscribed, once the broker knows its login."""
+    login(installation, credentials).leave()
+    return JsonDevice(installation.plain, credentials)
 
 
 def _listens(port: int) -> bool:
