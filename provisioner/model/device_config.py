@@ -34,6 +34,8 @@ _GENERATED_SQUEEZED = frozenset(_squeeze(name) for name in ALWAYS_GENERATED)
 _TRANSPORT_SQUEEZED = "mqttdatatransport"
 # A further cloud connection is a pid with a suffix, "MqttDataTransport-2"; that is no part of a parameter's name.
 _FURTHER_TRANSPORT = re.compile(f"{_TRANSPORT_SQUEEZED}-[a-z0-9]+")
+# Levels that only hold what a component has, as in Kura's own JSON.
+_HOLDER = re.compile("(?<![a-z0-9])(?:properties|parameters)(?![a-z0-9])")
 _NAME_KEYS = frozenset(("name", "id", "key", "property", "parameter"))
 
 
@@ -158,7 +160,7 @@ def _names_in(item: Any) -> Iterator[str]:
 
 
 def _names_generated(path: tuple[str, ...]) -> bool:
-    whole = _fold("/".join(path))
+    whole = _HOLDER.sub("", _fold("/".join(path)))
     return any(map(_names_parameter, (whole, _FURTHER_TRANSPORT.sub(_TRANSPORT_SQUEEZED, whole))))
 
 

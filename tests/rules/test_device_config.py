@@ -197,6 +197,19 @@ def test_no_list_of_names_and_values_gets_through(pid: list[str], name: list[str
         assert EVIL not in json.dumps(merged(nested(pid, {"properties": []}) | nested(pid, items)))
 
 
+@given(transport_parts(), name_parts(), st.sampled_from([["properties"], ["Parameters"], ["properties", "0"], ["7"]]))
+def test_a_level_that_only_holds_properties_hides_nothing(pid: list[str], name: list[str], holder: list[str]) -> None:
+    """F-47: one level more, as Kura's own JSON has it, as maps, as a list or in a dotted name, is one more spelling."""
+    item = {"name": ".".join(name), "value": EVIL}
+    spellings = (
+        nested([*pid, *holder, *name], EVIL),
+        nested([*pid, ".".join([*holder, *name])], EVIL),
+        nested([*pid, *holder], [item]),
+    )
+    for additional in spellings:
+        assert EVIL not in json.dumps(merged(additional))
+
+
 @given(name_parts())
 def test_outside_of_any_component_the_five_are_dropped_too(name: list[str]) -> None:
     """F-47: a bare parameter at the top of the configuration belongs to no component."""
