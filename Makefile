@@ -1,12 +1,12 @@
 # Every habit of the project is one target here; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check features bench soak serve clean
+.PHONY: help setup demo demo-mosquitto test check features bench soak serve clean
 # Debian keeps mosquitto where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/sbin
 CONFIG ?= fleetgate.yaml
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/stamp ## make .venv with everything that constraints.txt names; quick when nothing changed
 
@@ -17,6 +17,10 @@ setup: .venv/stamp ## make .venv with everything that constraints.txt names; qui
 
 demo: setup ## the whole walk on this machine, with nothing else installed
 	.venv/bin/python -m device_sim.demo
+
+demo-mosquitto: setup ## the same walk on real mosquitto brokers; installs mosquitto when it may
+	scripts/system-packages
+	.venv/bin/python -m device_sim.demo_mosquitto
 
 test: setup ## every test but the soak; installs the Debian packages they need, or names them
 	scripts/system-packages

@@ -12,8 +12,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,16 @@ console = Console(highlight=False)
 class Site:
     """One installation: the commands that an administrator gives, and the service process."""
 
+    # Where another broker stands in the place of the gate, a shared login would let one device speak as another.
+    shares_logins = True
+    # What somebody hears who comes with a login that is not his client id's.
+    foreign_client_id = "login_refused"
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config = folder / "fleetgate.yaml"
         self._service: subprocess.Popen[bytes] | None = None
-        self.gate_port, self.admin_port, *self.broker_ports = _free_ports(2 + len(ACCOUNTS))
+        self.gate_port, self.admin_port, *self.broker_ports = free_ports(2 + len(ACCOUNTS))
 
     def run(self, *arguments: str) -> Any:
         """One command; its JSON output, None when it prints none."""
@@ -60,13 +65,22 @@ class Site:
         """``fleetgate init``, then ports that are free here and one account broker for each account."""
         self.run("init", str(self.folder))
         settings = yaml.safe_load(self.config.read_text("utf-8"))
-        settings["gate"]["listeners"] = [{"host": "127.0.0.1", "port": self.gate_port, "tls": True}]
         settings["admin"]["port"] = self.admin_port
-        settings["account_brokers"] = [
+        settings |= self.settings(settings)
+        self.config.write_text(yaml.safe_dump(settings), "utf-8")
+
+    def settings(self, made: Mapping[str, Any]) -> dict[str, Any]:
+        """What differs from the settings that ``init`` made: the gate and the account brokers."""
+        listener = {"host": "127.0.0.1", "port": self.gate_port, "tls": True}
+        brokers = [
             {"name": name, "kind": "embedded", "port": port, "tls": True}
             for name, port in zip(ACCOUNTS.values(), self.broker_ports, strict=True)
         ]
-        self.config.write_text(yaml.safe_dump(settings), "utf-8")
+        return {"gate": {**made["gate"], "listeners": [listener]}, "account_brokers": brokers}
+
+    def beside(self) -> AbstractContextManager[None]:
+        """What has to run beside the service, for as long as the context lasts."""
+        return nullcontext()
 
     def start(self) -> None:
         """Run the service until an administrator is answered."""
@@ -103,8 +117,9 @@ def prepare(site: Site) -> None:
     rows = [{"account": "acme", "client_id": f"json-{n:02}", "username": f"json-{n:02}"} for n in range(1, 11)]
     _import(site, "json", rows)
     # One username and password for a whole fleet: then each device needs a key of its own.
-    shared = {"account": "bolt", "username": "esf-fleet", "password": FACTORY_PASSWORD, "activation_key": True}
-    _import(site, "esf", [{**shared, "client_id": f"esf-{n:02}"} for n in range(1, 11)])
+    keyed = {"account": "bolt", "password": FACTORY_PASSWORD, "activation_key": True}
+    esf = [f"esf-{n:02}" for n in range(1, 11)]
+    _import(site, "esf", [{**keyed, "client_id": name, "username": _esf_login(site, name)} for name in esf])
     rows = [{"account": "acme", "client_id": f"kura-{n}", "username": f"kura-{n}"} for n in range(1, 6)]
     _import(site, "kura", rows)
     tricks: dict[str, dict[str, Any]] = {
@@ -114,7 +129,13 @@ def prepare(site: Site) -> None:
         "late": {"activates_on": "2020-01-01T00:00:00Z", "expires_on": "2020-02-01T00:00:00Z"},
     }
     for name, more in tricks.items():
-        _import(site, name, [{"account": "acme", "client_id": f"intruder-{name}", "username": f"in-{name}", **more}])
+        _import(
+            site, name, [{"account": "acme", "client_id": f"intruder-{name}", "username": f"intruder-{name}", **more}]
+        )
+
+
+def _esf_login(site: Site, client_id: str) -> str:
+    return "esf-fleet" if site.shares_logins else client_id
 
 
 def _import(site: Site, name: str, rows: list[dict[str, Any]]) -> None:
@@ -133,13 +154,13 @@ def scenario(site: Site) -> Scenario:
         {"name": "json", "kind": "json", "devices_file": "json.csv", **slow},
         {"name": "esf", "kind": "esf", "devices_file": "esf.csv", "password": FACTORY_PASSWORD, **slow},
         {"name": "kura", "kind": "kura", "devices_file": "kura.csv", **slow},
-        {"name": "wrong password", "client_id": "intruder-password", "username": "in-password",
+        {"name": "wrong password", "client_id": "intruder-password", "username": "intruder-password",
          "password": "Guessed-wrong-7!", "expect": "login_refused"},
         {"name": "wrong key", "devices_file": "key.keyless.csv", "activation_key": "WRONG", "expect": "refused"},
         {"name": "too early", "devices_file": "early.csv", "expect": "not_yet_active"},
         {"name": "too late", "devices_file": "late.csv", "expect": "expired"},
-        {"name": "foreign client id", "client_id": "stranger", "username": "esf-fleet",
-         "password": FACTORY_PASSWORD, "expect": "login_refused"},
+        {"name": "foreign client id", "client_id": "stranger", "username": _esf_login(site, "esf-01"),
+         "password": FACTORY_PASSWORD, "expect": site.foreign_client_id},
     ]  # fmt: skip
     for fleet in fleets[3:]:
         fleet["timeouts"] = patient
@@ -189,14 +210,13 @@ def confirmed(site: Site) -> int:
         time.sleep(0.2)
 
 
-def main(arguments: list[str]) -> int:
-    """Run it, print what happened, and say whether all of it was right."""
-    folder = Path(arguments[0] if arguments else "demo-run").resolve()
-    shutil.rmtree(folder, ignore_errors=True)
-    site = Site(folder)
+def run(site: Site, name: str) -> tuple[int, bool]:
+    """The whole of it on that site; prints what happened. How many devices were confirmed, and whether all else was
+    right as well."""
+    shutil.rmtree(site.folder, ignore_errors=True)
     site.make()
-    console.print(f"installation in {folder.name}/: gate on {site.gate_port}, account brokers on {site.broker_ports}")
-    with site.serving():
+    with site.beside(), site.serving():
+        console.print(f"installation in {site.folder.name}/: devices come to {site.gate_port}")
         prepare(site)
         console.print("2 accounts and 25 provision requests made by the command line; the devices come")
         report = asyncio.run(walk(site))
@@ -208,13 +228,20 @@ def main(arguments: list[str]) -> int:
     if findings:
         console.print(f"fsck: {findings}")
     console.print(
-        f"demo: {devices}/{DEVICES} devices confirmed on their account brokers, "
-        f"{refused}/{len(intruders)} intruders refused"
+        f"{name}: {devices}/{DEVICES} devices confirmed on their account brokers, "
+        f"{refused}/{len(intruders)} intruders refused",
+        soft_wrap=True,
     )
-    return 0 if devices == DEVICES and refused == len(intruders) and report.is_met and not findings else 1
+    return devices, devices == DEVICES and refused == len(intruders) and report.is_met and not findings
 
 
-def _free_ports(count: int) -> list[int]:
+def main(arguments: list[str]) -> int:
+    """On embedded defaults, in the named folder."""
+    _, is_right = run(Site(Path(arguments[0] if arguments else "demo-run").resolve()), "demo")
+    return 0 if is_right else 1
+
+
+def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
