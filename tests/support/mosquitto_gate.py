@@ -115,6 +115,18 @@ class MosquittoGate:
             self.process.terminate()
             self.process.wait(START_S_MAX)
 
+    def await_user(self, username: str, *topics: str) -> None:
+        """Until the files name the user, and these topics."""
+        until_s = time.monotonic() + START_S_MAX
+        while not self._is_written(username, topics):
+            assert time.monotonic() < until_s, f"{username} is not written"
+            time.sleep(0.02)
+
+    def _is_written(self, username: str, topics: tuple[str, ...]) -> bool:
+        access = (self.folder / "provision/acl").read_text()
+        passwords = (self.folder / "provision/passwords").read_text()
+        return f"\n{username}:" in passwords and all(f" {topic}\n" in access for topic in topics)
+
     def kill(self) -> None:
         """As by a power cut; the file with the process id stays."""
         assert self.process is not None

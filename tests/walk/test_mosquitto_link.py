@@ -216,7 +216,7 @@ def test_f_27_devices_ask_while_the_service_is_down(new_site: Callable[..., Site
             await_link(installation)
             installation.account()
             fleet = crowd(installation, tmp_path, 40)
-            _await_written(gate, "user-crowd-39")
+            gate.await_user("user-crowd-39")
         arrival = {"pattern": "uniform", "over_s": 1.0}
 
         def come_back() -> None:
@@ -241,7 +241,7 @@ def test_f_31_mosquitto_restarts_in_the_middle_of_a_fleet(new_site: Callable[...
         await_link(installation)
         installation.account()
         fleet = crowd(installation, tmp_path, 60)
-        _await_written(gate, "user-crowd-59")
+        gate.await_user("user-crowd-59")
 
         def fall_and_rise() -> None:
             for _ in range(2):
@@ -269,7 +269,7 @@ def test_killed_service_is_delivered_the_question_again(new_site: Callable[..., 
             await_link(installation)
             installation.account()
             credentials = installation.request("dev1")
-            _await_written(gate, credentials.username)
+            gate.await_user(credentials.username)
         installation.start(FLEETGATE_CRASH_AT=point)
         await_link(installation)
         with connected(installation, credentials) as device:
@@ -285,13 +285,6 @@ def test_killed_service_is_delivered_the_question_again(new_site: Callable[..., 
         with installation.account_wire(answer):
             installation.await_state("dev1", "confirmed")
         installation.stop()
-
-
-def _await_written(gate: MosquittoGate, username: str) -> None:
-    until_s = time.monotonic() + 8.0
-    while f"\n{username}:" not in (gate.folder / "provision/passwords").read_text():
-        assert time.monotonic() < until_s, f"{username} is not written"
-        time.sleep(0.02)
 
 
 def _until_refused(installation: Installation, credentials: Credentials) -> None:
