@@ -1,28 +1,13 @@
-"""Settings of account brokers: one class for each ``kind``; what they have in common is in ``BrokerPart``."""
+"""Settings of account brokers: one class for each ``kind``; what they have in common is ``BrokerPart``."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-Port = Annotated[int, Field(ge=0, le=65_535)]
-
-
-class BrokerPart(BaseModel):
-    """name: what accounts call the broker. url_host, port, tls: where devices reach it, unless an account says so."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(min_length=1, max_length=64)
-    url_host: str = "localhost"
-    port: Port = 8884
-    tls: bool = True
-
-    @property
-    def url(self) -> str:
-        """The provision endpoint of accounts that name none of their own."""
-        return f"{'mqtts' if self.tls else 'mqtt'}://{self.url_host}:{self.port}"
+from provisioner.broker_part import BrokerPart, Port
+from provisioner.callback_settings import HttpCallbackSettings
 
 
 class EmbeddedBrokerSettings(BrokerPart):
@@ -105,7 +90,8 @@ def _kind(broker: Any) -> str:
 BrokerSettings = Annotated[
     Annotated[EmbeddedBrokerSettings, Tag("embedded")]
     | Annotated[MosquittoFilesSettings, Tag("mosquitto-files")]
-    | Annotated[MosquittoDynsecSettings, Tag("mosquitto-dynsec")],
+    | Annotated[MosquittoDynsecSettings, Tag("mosquitto-dynsec")]
+    | Annotated[HttpCallbackSettings, Tag("http-callback")],
     Discriminator(_kind),
 ]
 """A new kind: a class above, its tag here, and a case in ``provisioner.brokers``."""

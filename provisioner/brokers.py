@@ -7,7 +7,9 @@ from typing import Any
 from broker.embedded import EmbeddedBroker
 from broker.tls import TlsFiles, server_context
 from provisioner.account_brokers.embedded import EmbeddedAccountBroker
+from provisioner.account_brokers.user_book import Verify
 from provisioner.broker_settings import BrokerSettings, EmbeddedBrokerSettings, MosquittoPart
+from provisioner.callback_settings import HttpCallbackSettings
 from provisioner.config import Settings
 from provisioner.model.ports import AccountBroker
 from provisioner.model.secret import Secret
@@ -29,6 +31,11 @@ def broker_urls(settings: Settings) -> dict[str, str]:
 def _build(each: BrokerSettings, settings: Settings, base: Path, ring: KeyRing) -> AccountBroker:
     if isinstance(each, MosquittoPart):
         return mosquitto_broker(each, base, settings.esf.control_prefix)
+    if isinstance(each, HttpCallbackSettings):
+        from provisioner.callback_setup import callback_broker  # an HTTP server: only for who has such a broker
+
+        context = _server_context(settings, base) if each.callback_tls else None
+        return callback_broker(each, base, context, _verify(ring), settings.esf.control_prefix)
     return _embedded(each, _server_context(settings, base), ring)
 
 
@@ -39,8 +46,11 @@ def _server_context(settings: Settings, base: Path) -> ssl.SSLContext:
 
 def _embedded(settings: EmbeddedBrokerSettings, context: ssl.SSLContext, ring: KeyRing) -> EmbeddedAccountBroker:
     server: Any = EmbeddedBroker(settings.host, settings.port, context if settings.tls else None)
+    return EmbeddedAccountBroker(settings.name, server, _verify(ring))
 
+
+def _verify(ring: KeyRing) -> Verify:
     def verify(verifier: str | None, password: Secret, user_id: str) -> bool:
         return ring.verify(verifier, password, USER_PURPOSE, user_id)
 
-    return EmbeddedAccountBroker(settings.name, server, verify)
+    return verify

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import contextlib
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import h11
@@ -14,6 +14,7 @@ from provisioner.model.errors import Unavailable
 from provisioner.model.secret import Secret
 
 REQUEST_S = 2.0
+AT_ONCE_MAX = 8
 _BODY_BYTES_MAX = 4_194_304
 _CHUNK_BYTES = 65_536
 
@@ -26,13 +27,14 @@ class ManagementClient:
     username: str
     password: Secret
     tls: ssl.SSLContext | None = None
+    _free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE_MAX), init=False, repr=False)
 
     async def ask(self, method: str, path: str) -> HttpResponse:
         """Its answer, whatever the status below 500. Raises Unavailable when no node gives one."""
-        told = "no management address is set"
+        told = "no address is set"
         for url in self.urls:
             try:
-                async with asyncio.timeout(REQUEST_S):
+                async with self._free, asyncio.timeout(REQUEST_S):
                     response = await self._ask(url, method, path)
             except (OSError, TimeoutError, h11.ProtocolError) as error:
                 told = type(error).__name__

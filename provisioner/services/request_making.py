@@ -47,6 +47,7 @@ class RequestMaking:
     async def make(self, actor: str, wanted: RequestDraft, *, dry_run: bool = False) -> Made:
         """Raises InvalidInput, Duplicate, Conflict or LimitReached; then nothing was stored."""
         account = require_account(await self._platform.store.get(Account, wanted.account), wanted.account)
+        self._check_broker(wanted, account)
         stored = await self._platform.store.get(ProvisionUser, wanted.username)
         user, password = await self._user(wanted, account, stored)
         warnings = await self._check_client_id(wanted)
@@ -121,6 +122,14 @@ class RequestMaking:
     async def _link_verifier(self, username: str, password: Secret) -> str | None:
         logins = self._platform.link_logins
         return await logins.verifier(username, password) if logins is not None else None
+
+    def _check_broker(self, wanted: RequestDraft, account: Account) -> None:
+        """F-09: what a name may not contain on the broker where the device will live."""
+        broker = self._platform.brokers.get(account.broker)
+        forbidden = broker.capabilities().client_id_forbidden if broker else ""
+        if any(c in forbidden for c in wanted.client_id):
+            rule = f"must not contain any of {forbidden!r}, as account broker {account.broker} cannot have it"
+            raise InvalidInput([Problem("client_id", rule, shape(wanted.client_id))])
 
     async def _check_client_id(self, wanted: RequestDraft) -> tuple[str, ...]:
         """EC-07, EC-08, F-10; the unique index decides again at the commit."""

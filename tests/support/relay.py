@@ -1,5 +1,6 @@
 """A door that can be shut: TCP connections to its port reach the target only while it is open."""
 
+import collections
 import contextlib
 import socket
 import threading
@@ -39,16 +40,38 @@ class Relay:
             _end(each)
         self._open.clear()
 
+    def _reach(self) -> socket.socket:
+        return socket.create_connection((self._target.host, self._target.port))
+
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
                 near, _ = listener.accept()
             except OSError:
                 return
-            far = socket.create_connection((self._target.host, self._target.port))
+            try:
+                far = self._reach()
+            except OSError:
+                near.close()
+                continue
             self._open += [near, far]
             for pair in ((near, far), (far, near)):
                 threading.Thread(target=_carry, args=pair, daemon=True).start()
+
+
+class Balancer(Relay):
+    """Takes its targets in turn, and the next one where one does not answer: as what stands before a cluster."""
+
+    def __init__(self, *targets: Address) -> None:
+        super().__init__(targets[0])
+        self._targets = collections.deque(targets)
+
+    def _reach(self) -> socket.socket:
+        for target in list(self._targets):
+            self._targets.rotate(-1)
+            with contextlib.suppress(OSError):
+                return socket.create_connection((target.host, target.port))
+        raise OSError("no target answers")
 
 
 def _carry(source: socket.socket, sink: socket.socket) -> None:

@@ -1,0 +1,158 @@
+"""The walk through the gate to RabbitMQ: a real cluster of two, which asks the service about every device."""
+
+import json
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_sim.actions import Log
+from tests.support.device import Address
+from tests.support.fleet import QUICK, run_fleet
+from tests.support.installation import Installation
+from tests.support.ports import free_ports
+from tests.support.rabbit_cluster import ADMIN, ADMIN_PASSWORD, RabbitCluster, running_cluster
+from tests.support.relay import Balancer
+
+FreshId = Callable[[], str]
+CUT_S = 2.0
+BROKER = "rabbit"
+FLEET = 200
+
+
+@dataclass
+class Site:
+    """account acme lives on the cluster, account bolt on the embedded broker; a balancer stands before the cluster."""
+
+    installation: Installation
+    cluster: RabbitCluster
+    balancer: Balancer
+
+    def provision(self, client_id: str, **fields: Any) -> dict[str, Any]:
+        """Until confirmed."""
+        return dict(self.installation.provision(self.installation.request(client_id, **fields), broker=BROKER))
+
+    def is_refused(self, answer: dict[str, Any]) -> bool:
+        try:
+            self.installation.account_wire(answer, BROKER).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder, secret = tmp_path_factory.mktemp("rabbit"), secrets.token_urlsafe(16)
+    callback, embedded = free_ports(2)
+    with running_cluster(folder, callback, secret) as cluster:
+        balancer = Balancer(*(Address(node.mqtt) for node in cluster.nodes))
+        settings = {
+            "name": BROKER,
+            "kind": "http-callback",
+            "product": "rabbitmq",
+            "url_host": "127.0.0.1",
+            "port": balancer.port,
+            "tls": False,
+            "callback_port": callback,
+            "management": {"urls": cluster.management_urls, "username": ADMIN, "password": "management.secret"},
+        }
+        near = {"name": "embedded", "kind": "embedded", "port": embedded}
+        installation = Installation(folder / "installation", brokers=(), account_brokers=[settings, near])
+        installation.account_brokers = {
+            BROKER: Address(balancer.port),
+            "embedded": Address(embedded, installation.ca),
+        }
+        _write(installation.folder / "management.secret", ADMIN_PASSWORD)
+        _write(installation.folder / "callbacks" / f"{BROKER}.secret", secret)
+        with balancer, installation.running():
+            balancer.open()
+            installation.account("acme", BROKER)
+            installation.account("bolt", "embedded")
+            yield Site(installation, cluster, balancer)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o600)
+
+
+def test_ec_31_a_device_ends_on_rabbitmq_and_is_confirmed_there(site: Site, fresh_id: FreshId) -> None:
+    """The user exists where the service is asked; its own topics work and nobody else's; the account shows what the
+    broker can do."""
+    answer = site.provision(fresh_id())
+    with site.installation.account_wire(answer, BROKER) as wire:
+        assert wire.subscribe(f"acme/{answer['client_id']}/#") == (1,)
+        wire.publish(f"$EDC/acme/{answer['client_id']}/MQTT/BIRTH", b"x")
+        assert wire.subscribe("acme/#") == ()
+    shown = json.loads(site.installation.cli("account", "show", "acme", "-o", "json").stdout)
+    can = shown["broker_capabilities"]
+    assert (can["kicks"], can["refusal_disconnects"], can["mqtt5"]) == (True, True, False)
+
+
+def test_f_08_a_disabled_device_is_cut_on_rabbitmq(site: Site, fresh_id: FreshId) -> None:
+    """Disabling cuts the live connection within two seconds, refuses the next, and enabling lets the same in again."""
+    answer = site.provision(fresh_id())
+    with site.installation.account_wire(answer, BROKER) as wire:
+        site.installation.ask("device.disable", id=answer["client_id"])
+        assert wire.is_cut(CUT_S)
+    assert site.is_refused(answer)
+    site.installation.ask("device.enable", id=answer["client_id"])
+    assert not site.is_refused(answer)
+
+
+def test_f_09_a_client_id_with_a_dot_is_no_request_for_rabbitmq(site: Site, fresh_id: FreshId) -> None:
+    """RabbitMQ takes a dot for a slash, so that the request is refused by name; on another broker it is none."""
+    client_id = f"{fresh_id()}.x"
+    create = ("request", "create", "--client-id", client_id, "--username", f"user-{fresh_id()}")
+    refused = site.installation.cli(*create, "--account", "acme", status=6)
+    assert "client_id" in refused.stderr
+    assert "'.'" in refused.stderr
+    site.installation.cli(*create, "--account", "bolt")
+
+
+def test_a_restarted_service_knows_its_users_again(site: Site, fresh_id: FreshId) -> None:
+    """D6: what was only in memory is there again after a kill; the live connection was never touched."""
+    answer = site.provision(fresh_id())
+    with site.installation.account_wire(answer, BROKER) as wire:
+        site.installation.kill()
+        site.installation.start()
+        assert wire.subscribe(f"acme/{answer['client_id']}/#") == (1,)
+    assert not site.is_refused(answer)
+
+
+def test_f_27_a_killed_node_keeps_no_device_from_being_confirmed(site: Site) -> None:
+    """Two hundred devices provision while one of the two nodes is killed: all of them end confirmed."""
+    installation = site.installation
+    made = [installation.request(f"node-{number:03}") for number in range(FLEET)]
+    rows = [f"{each.client_id},{each.username},{each.password}" for each in made]
+    (installation.folder / "devices.csv").write_text("\n".join(("client_id,username,password", *rows)))
+    connected: list[str] = []
+    killing = threading.Lock()
+
+    def observe(who: str, log: Log) -> None:
+        if log.event == "CONNECTED":
+            connected.append(who)
+        if len(connected) >= FLEET // 4 and killing.acquire(blocking=False):
+            site.cluster.nodes[0].kill()
+
+    report, _ = run_fleet(
+        installation,
+        {
+            "name": "nodes",
+            "devices_file": "devices.csv",
+            "timeouts": QUICK | {"reply_s": 4.0},
+            "arrival": {"pattern": "uniform", "over_s": 4},
+            "stay_s": 0,
+        },
+        folder=installation.folder,
+        observe=observe,
+    )
+    assert killing.locked(), "no node was killed"
+    assert report.is_met, report.outcomes()
+    for each in made:
+        installation.await_state(each.client_id, "confirmed")
