@@ -57,6 +57,11 @@ def _missing(settings: "Settings", base: Path) -> Iterator[Problem]:
         "gate.tls.key": settings.gate.tls.key,
         "admin.credentials": settings.admin.credentials,
     }
+    link = settings.provision_link
+    if link.kind == "mosquitto":
+        named["provision_link.password_file"] = link.password_file
+        if link.ca is not None:
+            named["provision_link.ca"] = link.ca
     for field, path in named.items():
         if not (base / path).is_file():
             yield Problem(field, f"must name a file, {base / path} is none", "a path")

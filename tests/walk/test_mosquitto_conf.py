@@ -134,6 +134,15 @@ def test_wrong_settings_are_named(tmp_path: Path, changes: dict[str, Any], words
     assert "Traceback" not in done.stderr
 
 
+def test_missing_files_are_found_before_the_start(tmp_path: Path) -> None:
+    """`config check` names the link's files that are not there, and is content when they are."""
+    gate = MosquittoGate(tmp_path / "installation")
+    installation = gate.installation()
+    installation.cli("config", "check")
+    (gate.folder / "secret").unlink()
+    assert "provision_link.password_file" in installation.cli("config", "check", status=6).stderr
+
+
 def _handshake(port: int, version: str) -> int:
     """Exit status of openssl's own client, which still can what Python's cannot."""
     weak = "DEFAULT:@SECLEVEL=0"
