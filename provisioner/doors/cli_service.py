@@ -53,9 +53,11 @@ def serve(config: Path) -> None:
     SIGHUP takes renewed certificates."""
     import asyncio
     import logging
+    import resource
 
     import uvloop
 
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the keys (F-39)
     settings = cli_desk.settings(config)
     logging.basicConfig(level=settings.log_level, format=LOG_LINE, stream=sys.stderr)
     from provisioner import app
