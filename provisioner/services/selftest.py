@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from provisioner.model import names
 from provisioner.model.errors import FleetgateError, Unavailable
+from provisioner.model.ports import LinkLogins
 from provisioner.services.platform import Platform
 from provisioner.vault import generate
 
@@ -38,6 +39,8 @@ async def _each(platform: Platform) -> AsyncIterator[Tried]:
     ]
     for name, part in parts:
         yield await _try(name, part(platform))
+    if platform.link_logins is not None:
+        yield await _try("logins at the provision broker", _logins(platform.link_logins))
     for name in sorted(platform.brokers):
         yield await _try(f"account broker {name}", _broker(platform, name))
 
@@ -87,6 +90,15 @@ async def _authority(platform: Platform) -> str:
         raise Unavailable(f"the authority's certificate ends at {ends.isoformat()}; renew it")
     made = platform.authority.with_new_key(_RECORD, _RECORD, now)
     return f"issues certificates until {ends.date().isoformat()}, the next renews after {made.renew_after.date()}"
+
+
+async def _logins(logins: LinkLogins) -> str:
+    if unknown := logins.unknown():
+        raise Unavailable(
+            f"{len(unknown)} requests were made before provision_link, so their devices cannot log in: delete each and"
+            f" create it again, with its password in a file or under a new username; the first is of {unknown[0]}"
+        )
+    return "every open request has one"
 
 
 async def _broker(platform: Platform, name: str) -> str:

@@ -18,6 +18,7 @@ from provisioner.model.user import ProvisionUser
 from provisioner.services.link_logins import LinkLogins
 from provisioner.services.provisioning import Provisioning
 from provisioner.services.requests import Requests
+from provisioner.services.selftest import selftest
 from tests.services.world import World, in_world
 
 HUMAN = "Abcdefghijk!"
@@ -182,6 +183,8 @@ async def test_requests_from_before_the_link_are_named(world: World, caplog: pyt
     async with running(logins):
         assert set(files.logins) == {"fleetgate"}
         assert logins.unknown() == ["gw1", "gw2"]
+        (part,) = [each for each in await selftest(world.platform) if "logins" in each.name]
+        assert not part.passed and "2 requests" in part.detail and "gw1" in part.detail
         (told,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
         assert "2 requests" in told and "gw1" in told and "create it again" in told
         with pytest.raises(InvalidInput, match="provision_link"):
@@ -189,6 +192,9 @@ async def test_requests_from_before_the_link_are_named(world: World, caplog: pyt
         await world.request("gw3", username="lobby", password=HUMAN, activation_key=True)
         await until(lambda: files.may("lobby") == of("gw1") | of("gw3"))
         assert logins.unknown() == ["gw2"]
+        await world.requests.delete("admin:ada", "gw2")
+        await until(lambda: not logins.unknown())
+        assert all(each.passed for each in await selftest(world.platform))
         user = await world.store.get(ProvisionUser, "lobby")
         assert user is not None and user.link_verifier is not None and digest_matches(user.link_verifier, Secret(HUMAN))
 
