@@ -54,7 +54,7 @@ class MosquittoPart(BrokerPart):
 class MosquittoFilesSettings(MosquittoPart):
     """mosquitto on this host, told of users by files and SIGHUP.
 
-    pid_file or reload_command: how it is told to read them again; exactly one of them.
+    reload_command: how it is told to read them again, when SIGHUP to the process of pid_file will not do.
     group: who may read the files besides the service, for a mosquitto that runs as another user.
     users_max: each reading takes time that grows with their square.
     """
@@ -66,8 +66,8 @@ class MosquittoFilesSettings(MosquittoPart):
 
     @model_validator(mode="after")
     def _one_way_to_reload(self) -> Self:
-        if (self.pid_file is None) == (not self.reload_command):
-            raise ValueError("name either pid_file or reload_command, so that mosquitto can be told of new users")
+        if self.pid_file is None and not self.reload_command:
+            raise ValueError("name pid_file or reload_command, so that mosquitto can be told of new users")
         return self
 
 

@@ -1,19 +1,21 @@
 """Builds the account brokers that the settings name; one function for each kind."""
 
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from broker.embedded import EmbeddedBroker
 from broker.tls import TlsFiles, server_context
 from provisioner.account_brokers.embedded import EmbeddedAccountBroker
+from provisioner.account_brokers.mosquitto_check import Check
 from provisioner.account_brokers.user_book import Verify
 from provisioner.broker_settings import BrokerSettings, EmbeddedBrokerSettings, MosquittoPart
 from provisioner.callback_settings import HttpCallbackSettings
 from provisioner.config import Settings
 from provisioner.model.ports import AccountBroker
 from provisioner.model.secret import Secret
-from provisioner.mosquitto_setup import mosquitto_broker
+from provisioner.mosquitto_setup import check_mosquitto, mosquitto_broker
 from provisioner.services.platform import USER_PURPOSE
 from provisioner.vault.keyring import KeyRing
 
@@ -26,6 +28,13 @@ def build_brokers(settings: Settings, base: Path, ring: KeyRing) -> dict[str, Ac
 def broker_urls(settings: Settings) -> dict[str, str]:
     """Name -> where devices reach it, for accounts that do not say."""
     return {each.name: each.url for each in settings.account_brokers}
+
+
+async def check(each: BrokerSettings, base: Path) -> Sequence[Check]:
+    """What a look from outside says of a running account broker. Raises Unavailable."""
+    if isinstance(each, MosquittoPart):
+        return await check_mosquitto(each, base)
+    return [Check(each.kind, True, "runs inside the service: see `fleetgate selftest`")]
 
 
 def _build(each: BrokerSettings, settings: Settings, base: Path, ring: KeyRing) -> AccountBroker:

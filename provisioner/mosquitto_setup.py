@@ -3,14 +3,19 @@
 from pathlib import Path
 
 from broker.mosquitto import MosquittoListener, MosquittoPlan, dynsec_state, render
-from provisioner.account_brokers.mosquitto_check import Check, check_mosquitto
+from provisioner.account_brokers.mosquitto_check import Check, look_at
 from provisioner.account_brokers.mosquitto_dynsec import MosquittoDynsec
 from provisioner.account_brokers.mosquitto_files import FilesPlace, MosquittoFiles
 from provisioner.account_brokers.mosquitto_link import ControlAddress
 from provisioner.account_brokers.mosquitto_passwords import Reload, password_digest, replace_file
 from provisioner.account_brokers.mosquitto_user_files import UserFiles, read_or_make_secret
-from provisioner.broker_settings import MosquittoDynsecSettings, MosquittoFilesSettings, MosquittoSettings
-from provisioner.model.errors import Unavailable
+from provisioner.broker_settings import (
+    BrokerSettings,
+    MosquittoDynsecSettings,
+    MosquittoFilesSettings,
+    MosquittoSettings,
+)
+from provisioner.model.errors import InvalidInput, Problem, Unavailable
 from provisioner.model.ports import AccountBroker
 from provisioner.vault import generate
 
@@ -25,6 +30,13 @@ def mosquitto_broker(each: MosquittoSettings, base: Path, control_prefix: str) -
         folder=base / each.own_folder, group=each.group, users_max=each.users_max, control_prefix=control_prefix
     )
     return MosquittoFiles(each.name, place, _control(each, base), _reload(each, base))
+
+
+def chosen(each: BrokerSettings) -> MosquittoSettings:
+    """The settings as those of a mosquitto. Raises InvalidInput when they are of something else."""
+    if isinstance(each, MosquittoDynsecSettings | MosquittoFilesSettings):
+        return each
+    raise InvalidInput([Problem(f"account_brokers.{each.name}.kind", "must be one of mosquitto", repr(each.kind))])
 
 
 def configuration(each: MosquittoSettings, base: Path) -> str:
@@ -67,10 +79,10 @@ def write_configuration(each: MosquittoSettings, base: Path, control_prefix: str
     return written
 
 
-async def check(each: MosquittoSettings, base: Path) -> list[Check]:
+async def check_mosquitto(each: MosquittoSettings, base: Path) -> list[Check]:
     """What a look at the running mosquitto says of it, one after another."""
     reload = _reload(each, base) if isinstance(each, MosquittoFilesSettings) else None
-    return await check_mosquitto(_control(each, base), reload)
+    return await look_at(_control(each, base), reload)
 
 
 def _control(each: MosquittoSettings, base: Path) -> ControlAddress:
@@ -85,4 +97,6 @@ def _control(each: MosquittoSettings, base: Path) -> ControlAddress:
 
 
 def _reload(each: MosquittoFilesSettings, base: Path) -> Reload:
-    return Reload(pid_file=base / each.pid_file if each.pid_file is not None else None, command=each.reload_command)
+    if each.reload_command:
+        return Reload(command=each.reload_command)
+    return Reload(pid_file=base / each.pid_file if each.pid_file is not None else None)

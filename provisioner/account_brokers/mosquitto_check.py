@@ -54,7 +54,7 @@ class _Look:
             await self.link.stop()
 
 
-async def check_mosquitto(control: ControlAddress, reload: Reload | None) -> list[Check]:
+async def look_at(control: ControlAddress, reload: Reload | None) -> list[Check]:
     """reload: how it is told of files; None for one with the dynamic security plugin."""
     filters = (NOTICES,) if reload is not None else (NOTICES, RESPONSES)
     async with _Look(control, filters).connected() as look:

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,7 @@ from provisioner.model.topics import DeviceTopics
 _log = logging.getLogger(__name__)
 
 UP_WITHIN_S = 3.0
+EARLY_MAX = 20_000
 ROLE_PREFIX = "fleetgate/"
 _GONE = ("Client not found", "Role not found")
 _DENIED = ("publishClientSend", "publishClientReceive", "subscribe")
@@ -56,6 +58,7 @@ class MosquittoDynsec:
         self._clients: dict[str, _Client] = {}
         self._lock = asyncio.Lock()
         self._ready = asyncio.Event()
+        self._early: deque[bytes] = deque(maxlen=EARLY_MAX)  # notices that came before the users were known
         self._loading: set[asyncio.Task[None]] = set()
 
     @property
@@ -214,6 +217,8 @@ class MosquittoDynsec:
                 if cut := [_cut(self._clients[name]) for name in unheard if name in self._clients]:
                     await self._commands.run(*cut)
                 self._ready.set()
+                while self._early:
+                    self._presence.hear(self._early.popleft())
         except Unavailable as error:
             _log.warning("account broker %s: %s", self._name, error)
 
@@ -225,7 +230,9 @@ class MosquittoDynsec:
             await self._commands.run(*({"command": "deleteRole", "rolename": name} for name in left), ignoring=_GONE)
 
     def _hear(self, topic: str, payload: bytes) -> None:
-        if topic == NOTICES:
+        if topic == NOTICES and not self._ready.is_set():
+            self._early.append(payload)
+        elif topic == NOTICES:
             self._presence.hear(payload)
         elif topic == RESPONSES:
             self._commands.hear(payload)

@@ -49,7 +49,8 @@ class MosquittoFiles:
         self._presence = Presence(self._sighting)
         self._batch = Batch(self._flush)
         self._unproven: set[str] = set()  # changed since mosquitto last showed that it had read everything
-        self._held_out: set[str] = set()  # cut just now
+        self._held_out: set[str] = set()  # to be cut by the next reading
+        self._left_out: frozenset[str] = frozenset()  # by the newest one
         self._awaited = Awaited()
         self._marks: dict[str, asyncio.Event] = {}
         self._catching_up: set[asyncio.Task[None]] = set()
@@ -95,6 +96,8 @@ class MosquittoFiles:
             await self._cut({user.username})
         elif user.username in self._unproven:
             self._check_up(known == former)
+            await self._batch.request()
+        while user.username in self._left_out:  # somebody cuts it just now
             await self._batch.request()
 
     async def remove_user(self, account: str, username: str) -> None:
@@ -148,6 +151,7 @@ class MosquittoFiles:
             self._check_up()
             await asyncio.to_thread(self._reload)
             await self._proven(mark)
+            self._left_out = out
         except BaseException:
             self._unproven |= taken
             raise

@@ -47,7 +47,7 @@ class MosquittoLink:
         self._address, self._filters = address, filters
         self._client: mqtt.Client | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._is_up = asyncio.Event()
+        self._is_up, self._is_answered = asyncio.Event(), asyncio.Event()
         self._kept_session = False
         self.refused: str | None = None  # in mosquitto's words, of the newest attempt
 
@@ -72,8 +72,9 @@ class MosquittoLink:
         self._is_up.clear()
 
     async def wait_up(self, within_s: float) -> bool:
+        """Whether it is up; returns as soon as mosquitto has let us in or refused us for the first time."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._is_up.wait(), within_s)
+            await asyncio.wait_for(self._is_answered.wait(), within_s)
         return self.is_up
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0) -> None:
@@ -99,6 +100,7 @@ class MosquittoLink:
         self.refused = str(code) if code.is_failure else None
         if code.is_failure:
             _log.warning("mosquitto at %s:%d refuses the service: %s", self._address.host, self._address.port, code)
+            self._later(self._is_answered.set)
             return
         self._kept_session = bool(flags.session_present)
         client.subscribe([(each, 1) for each in self._filters])
@@ -118,6 +120,7 @@ class MosquittoLink:
 
     def _now_up(self, kept_session: bool) -> None:
         self._is_up.set()
+        self._is_answered.set()
         self._up(kept_session)
 
     def _now_down(self) -> None:

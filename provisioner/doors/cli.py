@@ -22,6 +22,7 @@ COMMANDS = {
     "fsck": ("cli_service", "Look for records that contradict each other or the account brokers."),
     "config": ("cli_config", "Check and show the settings."),
     "account": ("cli_account", "Accounts: the tenants that own devices."),
+    "broker": ("cli_broker", "Account brokers: their configuration, and whether they are fit."),
     "user": ("cli_account", "Users of the provision account and of accounts."),
     "request": ("cli_request", "Provision requests: which device may pass the gate, and when."),
     "device": ("cli_device", "The registry of provisioned devices."),

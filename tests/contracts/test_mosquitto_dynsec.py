@@ -1,33 +1,191 @@
 """mosquitto with its dynamic security plugin: the common contract against the real server, and what is its own."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from provisioner.model.ports import Sighting
-from tests.contracts.account_broker_contract import AccountBrokerContract, LoopThread, Stage, closing_devices
-from tests.support.mosquitto import MosquittoServer, mosquitto_settings
+from provisioner.model.errors import Conflict, Unavailable
+from provisioner.model.ports import BrokerUser
+from provisioner.model.secret import Secret
+from tests.contracts.account_broker_contract import CUT_S, REFUSED, AccountBrokerContract, digest, user
+from tests.contracts.mosquitto_stage import MosquittoStage, mosquitto_stage
+from tests.contracts.mqtt_device import ACCEPTED, Device, until
+from tests.support.mosquitto import mosquitto_settings
+
+KIND = "mosquitto-dynsec"
+COMMANDS = "$CONTROL/dynamic-security/v1"
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[MosquittoServer]:
-    with MosquittoServer(mosquitto_settings("mosquitto-dynsec"), tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def stage(server: MosquittoServer) -> Iterator[Stage]:
-    loop, sightings = LoopThread(), list[Sighting]()
-    broker = server.adapter()
-    try:
-        loop.run(broker.start(sightings.append))
-        with closing_devices(Stage(broker, server.address, loop, sightings)) as made:
-            yield made
-        loop.run(broker.stop())
-    finally:
-        loop.close()
+def stage(tmp_path: Path) -> Iterator[MosquittoStage]:
+    with mosquitto_stage(mosquitto_settings(KIND), tmp_path) as made:
+        yield made
 
 
 class TestMosquittoDynsec(AccountBrokerContract):
     pass
+
+
+def administrator(stage: MosquittoStage) -> Device:
+    """Somebody else with the rights of the service, who hears every answer."""
+    secret = (stage.server.folder / "secret").read_text().strip()
+    return stage.device("somebody else", "fleetgate", secret).admitted()
+
+
+def state(stage: MosquittoStage) -> dict[str, list[dict[str, object]]]:
+    found = json.loads((stage.server.folder / "dynamic-security.json").read_text())
+    return {kind: found[kind] for kind in ("clients", "roles")}
+
+
+def test_a_full_broker_names_the_other_adapter(tmp_path: Path) -> None:
+    """users_max: one more is refused and mosquitto-files is named; those who are there can still be changed."""
+    with mosquitto_stage(mosquitto_settings(KIND, users_max=1), tmp_path) as stage:
+        made = stage.put(user(1))
+        with pytest.raises(Unavailable, match=r"has its 1 users \(users_max\).*mosquitto-files"):
+            stage.put(user(2))
+        stage.put(replace(made, enabled=False))
+        assert stage.of(made).connect() in REFUSED
+
+
+def test_a_confirmed_user_comes_back_without_its_password(stage: MosquittoStage) -> None:
+    """AZ-05: disabled and enabled without anybody knowing the password, across restarts of both sides."""
+    made = stage.put(user(1))
+    confirmed = replace(made, password=None)
+    stage.put(replace(confirmed, enabled=False))
+    stage.server.kill()
+    stage.server.start()
+    stage.restart_adapter()
+    assert stage.loop.run(stage.broker.users()) == [("acme", "user-1")]
+    assert stage.of(made).connect() in REFUSED
+    stage.put(confirmed)
+    assert stage.of(made).connect() == ACCEPTED
+
+
+def test_the_state_holds_no_password(stage: MosquittoStage) -> None:
+    """Neither the clear password nor the verifier of the service is in the plugin's file."""
+    stage.put(user(1))
+    text = (stage.server.folder / "dynamic-security.json").read_text()
+    assert "user-1" in text
+    assert "Pass-word-1" not in text
+    assert user(1).verifier not in text
+
+
+def test_only_a_new_password_cuts(stage: MosquittoStage) -> None:
+    """A user that stays as it is keeps its connection over a restart of the service; a new password ends it."""
+    made = stage.put(user(1))
+    device = stage.of(made).admitted()
+    stage.restart_adapter()
+    stage.put(made)
+    assert not device.left.is_set()
+    stage.put(user(1, verifier=digest("Another-word-1"), password=Secret("Another-word-1")))
+    assert device.left.wait(CUT_S)
+
+
+def test_a_user_whose_password_nobody_keeps_is_told(stage: MosquittoStage) -> None:
+    """The plugin's state was lost: a confirmed user cannot be made again, and the message says so."""
+    with pytest.raises(Unavailable, match="user-1, whose password is kept nowhere"):
+        stage.put(user(1, password=None))
+
+
+def test_names_and_client_ids_belong_to_one_account(stage: MosquittoStage) -> None:
+    """mosquitto knows no accounts: a second one can have neither the user's name nor the client id."""
+    stage.put(user(1))
+    for other in (user(1, account="other", client_id="gw9"), user(2, account="other", client_id="gw1")):
+        with pytest.raises(Conflict, match="another account"):
+            stage.put(other)
+    with pytest.raises(Conflict, match="the service"):
+        stage.put(user(2, username="fleetgate"))
+    assert stage.of(user(1)).connect() == ACCEPTED
+
+
+def test_what_a_crash_left_half_made_is_swept(stage: MosquittoStage) -> None:
+    """A role of ours without its client does not stand in the way of the user, and is gone after a start."""
+    admin = administrator(stage)
+    left = {"command": "createRole", "rolename": "fleetgate/acme/user-1", "acls": []}
+    admin.publish(COMMANDS, json.dumps({"commands": [left, {**left, "rolename": "of the site"}]}).encode())
+    assert until(lambda: "of the site" in str(state(stage)["roles"]))
+    stage.restart_adapter()
+    assert until(lambda: "fleetgate/acme/user-1" not in str(state(stage)["roles"]))
+    assert "of the site" in str(state(stage)["roles"])
+    assert stage.of(stage.put(user(1))).connect() == ACCEPTED
+
+
+def test_another_administrators_answers_are_not_taken_for_ours(stage: MosquittoStage) -> None:
+    """Answers go to everybody: an error that is somebody else's fails nothing here."""
+    admin = administrator(stage)
+    for number in range(20):
+        admin.publish(COMMANDS, b'{"commands":[{"command":"deleteClient","username":"nobody","correlationData":"1"}]}')
+        stage.put(user(number))
+    assert len(stage.loop.run(stage.broker.users())) == 20
+
+
+def test_what_is_open_by_default_is_closed(stage: MosquittoStage) -> None:
+    """Delivery is allowed to everybody after `dynsec init`; the service denies it each time it comes."""
+    admin = administrator(stage)
+    wide = {"command": "setDefaultACLAccess", "acls": [{"acltype": "publishClientReceive", "allow": True}]}
+    admin.publish(COMMANDS, json.dumps({"commands": [wide]}).encode())
+    read = (stage.server.folder / "dynamic-security.json").read_text
+    assert until(lambda: json.loads(read())["defaultACLAccess"]["publishClientReceive"] is True)
+    stage.restart_adapter()
+    assert json.loads(read())["defaultACLAccess"]["publishClientReceive"] is False
+
+
+def test_while_mosquitto_is_away_nothing_is_promised(stage: MosquittoStage) -> None:
+    """EC-31 under kill -9: Unavailable at once, and everything works again when mosquitto is back."""
+    made = stage.put(user(1))
+    stage.server.kill()
+    assert until(lambda: _refuses(stage, user(2)))
+    stage.server.start()
+    assert until(lambda: not _refuses(stage, user(2)))
+    assert stage.of(made).connect() == stage.of(user(2)).connect() == ACCEPTED
+
+
+def test_a_device_that_was_first_is_called_back_and_seen(stage: MosquittoStage) -> None:
+    """D7: after a restart of mosquitto a granted device may be there before us: it is cut, and comes again."""
+    made = stage.put(user(1))
+    stage.server.kill()
+    stage.server.start()
+    early = stage.of(made).admitted()
+    if not stage.seen("gw1"):
+        assert early.left.wait(5)
+        assert stage.of(made).connect() == ACCEPTED
+    assert until(lambda: True in stage.seen("gw1"))
+
+
+def test_what_happened_while_the_service_was_away_is_told_afterwards(stage: MosquittoStage) -> None:
+    """mosquitto keeps the notices of our session: an arrival that nobody listened to is still a sighting."""
+    made = stage.put(user(1))
+    stage.loop.run(stage.broker.stop())
+    stage.of(made).admitted()
+    assert stage.seen("gw1") == []
+    stage.restart_adapter()
+    assert until(lambda: stage.seen("gw1") == [True])
+
+
+def test_a_forged_notice_is_not_believed(stage: MosquittoStage) -> None:
+    """A device can neither write mosquitto's log nor command its plugin; a stranger's client id confirms nobody."""
+    stage.put(user(1))
+    forger = stage.of(stage.put(user(2))).admitted()
+    line = "1795311180: New client connected from 127.0.0.1:9 as gw1 (p2, c1, k60, u'user-1')."
+    forger.publish("$SYS/broker/log/N", line.encode())
+    forger.publish(COMMANDS, b'{"commands":[{"command":"deleteClient","username":"user-1"}]}')
+    forger.publish(f"{COMMANDS}/response", b'{"responses":[]}')
+    assert not forger.subscribe(f"{COMMANDS}/response")
+    stage.device(line, "user-1", "Wrong-word-1").connect()
+    stage.device(line, None, None).connect()
+    assert until(lambda: stage.seen("gw2") == [True])
+    assert stage.of(stage.put(user(3))).connect() == ACCEPTED
+    assert until(lambda: stage.seen("gw3") == [True])
+    assert stage.seen("gw1") == []
+    assert stage.of(user(1)).connect() == ACCEPTED
+
+
+def _refuses(stage: MosquittoStage, wanted: BrokerUser) -> bool:
+    try:
+        stage.put(wanted)
+    except Unavailable:
+        return True
+    return False
