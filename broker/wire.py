@@ -1,6 +1,7 @@
 """One accepted socket on the event loop: bytes through its layers, back-pressure, and an end that the peer can read."""
 
 import asyncio
+import contextlib
 from typing import Protocol, cast
 
 from broker.layers import LayerBroken, Stack
@@ -83,7 +84,8 @@ class Wire(asyncio.Protocol):
             self._emit()
         self._closing = True
         if wait_for_peer and not transport.is_closing():
-            transport.write_eof()
+            with contextlib.suppress(OSError):  # asyncio's own loop raises it when the peer has just reset
+                transport.write_eof()
             self._steer()
         else:
             transport.close()
