@@ -97,7 +97,8 @@ def test_f_34_half_open_sockets_are_dropped_after_ten_seconds(installation: Inst
     began_s = time.monotonic()
     with half_open(gates, HALF_OPEN) as sockets:
         opened_s = time.monotonic() - began_s
-        while installation.descriptors() < before + HALF_OPEN:
+        # An administrator's connection may just have been ending while they were counted.
+        while installation.descriptors() < before + HALF_OPEN - DESCRIPTORS_SPARE:
             assert time.monotonic() - began_s < CONNECT_DEADLINE_S, "not all were accepted"
         for number in range(3):
             installation.legitimate_device_provisions(f"meanwhile-{number}", within_s=LEGITIMATE_S_MAX)
