@@ -58,10 +58,12 @@ def show(desk: Desk, name: str) -> None:
 @account.command(
     examples=(
         "fleetgate account update acme --coupling loose",
+        "fleetgate account update acme --broker embedded --dry-run",
         "fleetgate account update acme --disabled --yes --dry-run",
     )
 )
 @click.argument("name")
+@click.option("--broker", help="Where devices live that are granted from now on; those that are there stay.")
 @click.option("--broker-url", metavar="URL")
 @click.option("--coupling", type=COUPLING)
 @click.option("--certificates", type=CERTIFICATES)

@@ -140,16 +140,17 @@ def revoke(desk: Desk, request: str, dry_run: bool, yes: bool) -> None:
 
 
 @request.command(
-    examples=("fleetgate request rearm press-20 --dry-run", "fleetgate request rearm press-22 --yes"),
+    examples=("fleetgate request rearm press-20 --cut --dry-run", "fleetgate request rearm press-22 --yes"),
 )
 @click.argument("request")
+@click.option("--cut", is_flag=True, help="End the present credentials now: the device comes back to the gate.")
 @cli_frame.dry_run()
 @cli_frame.yes()
 @at_service
-def rearm(desk: Desk, request: str, dry_run: bool, yes: bool) -> None:
+def rearm(desk: Desk, request: str, cut: bool, dry_run: bool, yes: bool) -> None:
     """Open a request again, for a new grant with new credentials; locks and counts are forgotten."""
-    cli_frame.confirm(f"re-arm request {request}", yes=yes, dry_run=dry_run)
-    desk.show("request.rearm", id=request, dry_run=dry_run)
+    cli_frame.confirm(f"re-arm request {request}{' and cut its device' * cut}", yes=yes, dry_run=dry_run)
+    desk.show("request.rearm", id=request, cut=cut, dry_run=dry_run)
 
 
 @request.command(examples=("fleetgate request approve press-23 --dry-run", "fleetgate request approve press-23"))

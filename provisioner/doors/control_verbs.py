@@ -103,8 +103,8 @@ async def _request_revoke(s: Services, actor: str, *, id: str, dry_run: bool) ->
     return s.request(await s.requests.revoke(actor, id, dry_run=dry_run))
 
 
-async def _request_rearm(s: Services, actor: str, *, id: str, dry_run: bool) -> View:
-    return s.request(await s.requests.rearm(actor, id, dry_run=dry_run))
+async def _request_rearm(s: Services, actor: str, *, id: str, cut: bool, dry_run: bool) -> View:
+    return s.request(await s.requests.rearm(actor, id, cut=cut, dry_run=dry_run))
 
 
 async def _request_approve(s: Services, actor: str, *, id: str, dry_run: bool) -> View:
@@ -229,7 +229,7 @@ VERBS: Mapping[str, Verb] = {
     "request.update": Verb(_request_update, fields=Takes.FIELDS, **_WRITE),
     "request.delete": Verb(_request_delete, **_WRITE),
     "request.revoke": Verb(_request_revoke, **_WRITE),
-    "request.rearm": Verb(_request_rearm, **_WRITE),
+    "request.rearm": Verb(_request_rearm, cut=Takes.FLAG, **_WRITE),
     "request.approve": Verb(_request_approve, **_WRITE),
     "request.reject": Verb(_request_reject, **_WRITE),
     "request.explain": Verb(_request_explain, id=Takes.ID, at=Takes.TEXT),

@@ -35,13 +35,11 @@ class Accounts:
         name = fields.text("name", names.check_username, required=True) or ""
         if name in self._reserved:
             fields.problem("name", "is reserved for the platform", name)
-        broker = fields.text("broker", required=True) or ""
+        broker = self._broker(fields)
         default_url = self._platform.broker_urls.get(broker)
         url = fields.text("broker_url", names.check_endpoint, required=default_url is None) or default_url or ""
         coupling, certificates = self._coupling(fields), self._certificates(fields)
         enabled = fields.flag("enabled") if fields.given("enabled") else True
-        if broker and broker not in self._platform.brokers:
-            fields.problem("broker", f"must be one of: {', '.join(sorted(self._platform.brokers))}", broker)
         fields.finish()
         account = Account(
             id=name,
@@ -59,18 +57,24 @@ class Accounts:
 
     @again_when_stale
     async def update(self, actor: str, name: str, raw: Mapping[str, Any], *, dry_run: bool = False) -> Account:
-        """Fields that are not named stay as they are. Disabling cuts every device of the account, at the gate too."""
+        """Fields that are not named stay as they are. Disabling cuts every device of the account, at the gate too.
+
+        Another broker is for grants from now on (AZ-14): devices stay where they are until they are re-armed."""
         account = await self.show(name)
-        fields = Fields(raw, FIELDS - {"name", "broker"})
-        changed: dict[str, Any] = {}
+        fields = Fields(raw, FIELDS - {"name"})
         readers: dict[str, Callable[[], Any]] = {
+            "broker": lambda: self._broker(fields),
             "broker_url": lambda: fields.text("broker_url", names.check_endpoint, required=True),
             "coupling": lambda: self._coupling(fields),
             "certificates": lambda: self._certificates(fields),
             "enabled": lambda: fields.flag("enabled"),
         }
         changed = {key: read() for key, read in readers.items() if raw.get(key) is not None}
+        if changed.get("broker", account.broker) != account.broker and "broker_url" not in changed:
+            changed["broker_url"] = self._platform.broker_urls.get(changed["broker"], account.broker_url)
         fields.finish()
+        if "broker" in changed:
+            await self._check_carried(name, changed["broker"])
         updated = replace(account, **changed)
         changes: list[Put | Delete] = [Put(updated)]
         users = await self._users(name) if updated.enabled != account.enabled else []
@@ -117,6 +121,24 @@ class Accounts:
         if found is None:
             raise NotFound("user", f"{account}/{username}")
         return found
+
+    def _broker(self, fields: Fields) -> str:
+        broker = fields.text("broker", required=True) or ""
+        if broker and broker not in self._platform.brokers:
+            fields.problem("broker", f"must be one of: {', '.join(sorted(self._platform.brokers))}", broker)
+        return broker
+
+    async def _check_carried(self, name: str, broker: str) -> None:
+        """Raises Conflict when a request has a client id that this broker cannot have."""
+        forbidden = self._platform.broker(broker).capabilities().client_id_forbidden
+        after: str | None = None
+        while forbidden:
+            page = await self._platform.store.page(ProvisionRequest, where={"account": name}, after=after, limit=1000)
+            for request in page.items:
+                if request.is_open and any(c in forbidden for c in request.client_id):
+                    raise Conflict(f"broker {broker} cannot have the client id of {request.id}: none of {forbidden!r}")
+            if (after := page.after) is None:
+                return
 
     def _coupling(self, fields: Fields) -> Coupling:
         coupling = read_coupling(fields, "coupling", Coupling.STRICT)

@@ -13,7 +13,6 @@ from provisioner.model.messages import Answer, Delivery, ProvisionMessage, Statu
 from provisioner.model.ports import Put, Unit
 from provisioner.model.request import Grant, ProvisionRequest, RequestMove
 from provisioner.model.request import move as request_move
-from provisioner.model.secret import Secret
 from provisioner.model.user import AccountUser, account_user_id
 from provisioner.services import sealed
 from provisioner.services.crashpoints import reach
@@ -52,9 +51,12 @@ class Granting:
 
         Raises InvalidInput for a CSR that cannot be certified, Conflict when a record moved on, Unavailable."""
         request, account, device = case.request, case.account, case.device
+        before = await self._platform.store.get(AccountUser, account_user_id(account.id, username_of(request)))
+        if before is not None and before.broker in self._platform.brokers and former and former.delivery:
+            account = _as_granted(account, before, former.delivery)
         answer, certificate = self._answer(message, request, account, device, former)
         assert answer.delivery is not None
-        user = await self._user(request, account, answer.delivery.device_id, answer.delivery.password)
+        user = self._user(request, account, answer.delivery, before)
         unit = self._unit(address, message, case, answer, certificate, user)
         reach("before_commit")
         await self._platform.store.commit(unit)
@@ -177,18 +179,18 @@ class Granting:
             grant=grant,
         )
 
-    async def _user(self, request: ProvisionRequest, account: Account, device_id: str, password: Secret) -> AccountUser:
-        username = username_of(request)
-        id = account_user_id(account.id, username)
-        former = await self._platform.store.get(AccountUser, id)
+    def _user(
+        self, request: ProvisionRequest, account: Account, delivery: Delivery, former: AccountUser | None
+    ) -> AccountUser:
+        id = account_user_id(account.id, delivery.username)
         return AccountUser(
             id=id,
             account=account.id,
-            username=username,
+            username=delivery.username,
             client_id=request.client_id,
             broker=account.broker,
-            device_id=device_id,
-            verifier=self._platform.ring.verifier(password, USER_PURPOSE, id),
+            device_id=delivery.device_id,
+            verifier=self._platform.ring.verifier(delivery.password, USER_PURPOSE, id),
             created_at=former.created_at if former else self._platform.now(),
             reserved=request.reserve_user,
             coupling=request.coupling.within(account.coupling),
@@ -227,3 +229,10 @@ class Granting:
             connection=connection,
             certificate_serial=granted.grant.certificate_serial,
         )
+
+
+def _as_granted(account: Account, before: AccountUser, delivered: Delivery) -> Account:
+    """The account on the broker that the grant was made on: one grant keeps to it until it is re-armed (D7)."""
+    if before.broker == account.broker:
+        return account
+    return replace(account, broker=before.broker, broker_url=delivered.broker_url)

@@ -98,10 +98,11 @@ class Requests:
         return revoked
 
     @again_when_stale
-    async def rearm(self, actor: str, id: str, *, dry_run: bool = False) -> ProvisionRequest:
+    async def rearm(self, actor: str, id: str, *, cut: bool = False, dry_run: bool = False) -> ProvisionRequest:
         """Open it again for a new grant with new credentials; wrong keys and attempts are forgotten.
 
-        A confirmed device keeps its present credentials until the new ones are confirmed."""
+        A confirmed device keeps its present credentials until the new ones are confirmed; with ``cut`` they end now,
+        so that a device which nobody can touch is refused where it is and comes back to the gate (AZ-14)."""
         request = await self.find(id)
         state = move(request.state, RequestMove.REARM)
         armed = replace(
@@ -115,8 +116,13 @@ class Requests:
             grant=None,
         )
         changes = [Put(armed), *await self._without_unconfirmed(request)]
-        await self._commit(actor, "request.rearm", armed, changes, dry_run, arm=armed.arm)
+        users = await self._users_left(request, changes) if cut else []
+        for user in users:
+            changes += [Delete(user), await self._effects.plan(EffectVerb.REMOVE, user)]
+        await self._commit(actor, "request.rearm", armed, changes, dry_run, arm=armed.arm, cut=cut)
         await self._after_cut(request, dry_run)
+        if not dry_run:
+            await self._effects.apply_all(user.id for user in users)
         return armed
 
     @again_when_stale
@@ -164,6 +170,14 @@ class Requests:
         if device is not None and device.connection.last_seen_at is None:
             changes.append(Delete(device))
         return changes
+
+    async def _users_left(self, request: ProvisionRequest, changes: list[Put | Delete]) -> list[AccountUser]:
+        """The users of the device that these changes leave it."""
+        if request.grant is None:
+            return []
+        gone = {change.noun.id for change in changes if isinstance(change.noun, AccountUser)}
+        users = await self._platform.store.find(AccountUser, "device", request.grant.device_id)
+        return [user for user in users if user.id not in gone]
 
     async def _after_cut(self, request: ProvisionRequest, dry_run: bool) -> None:
         if dry_run:

@@ -102,11 +102,11 @@ async def test_an_update_changes_what_is_named(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [{"name": "globex"}, {"broker": "other"}, {"broker_url": ""}, {"coupling": "INHERITED"}, {"enabled": "x"}]
+    "raw", [{"name": "globex"}, {"broker": "nowhere"}, {"broker_url": ""}, {"coupling": "INHERITED"}, {"enabled": "x"}]
 )
 @in_world
 async def test_a_refused_update_changes_nothing(world: World, raw: dict[str, Any]) -> None:
-    """AZ-14: name and broker of an account are fixed here, and the rules are those of creation."""
+    """AZ-14: the name of an account is fixed, and the rules are those of creation."""
     before = await world.accounts.show("acme")
     with pytest.raises(InvalidInput):
         await world.accounts.update(ADA, "acme", {"certificates": "csr", **raw})
