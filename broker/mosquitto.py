@@ -44,7 +44,7 @@ class MosquittoPlan:
 
 
 def render(plan: MosquittoPlan) -> str:
-    """The text of mosquitto.conf."""
+    """The text of mosquitto.conf. Raises ValueError for a path or a name that cannot stand there."""
     return "\n".join((*_common(plan), *_listener(plan, plan.devices, "devices"), *_listener(plan, plan.control, "us")))
 
 
@@ -74,7 +74,7 @@ def _common(plan: MosquittoPlan) -> Iterator[str]:
     # The plugin's state is one for the whole broker; files differ between the listeners.
     yield f"per_listener_settings {'true' if plan.users == 'files' else 'false'}"
     if plan.system_user is not None:
-        yield f"user {plan.system_user}"
+        yield f"user {_word(plan.system_user)}"
     if plan.pid_file is not None:
         yield f"pid_file {_path(plan.pid_file)}"
     yield from ("", "# Who connects is told to the service, by the log.")
@@ -93,7 +93,7 @@ def _common(plan: MosquittoPlan) -> Iterator[str]:
 
 def _listener(plan: MosquittoPlan, listener: MosquittoListener, whose: Literal["devices", "us"]) -> Iterator[str]:
     yield from ("", f"# For {'devices' if whose == 'devices' else 'the service alone'}.")
-    yield f"listener {listener.port} {listener.host}"
+    yield f"listener {listener.port} {_word(listener.host)}"
     if listener.certificate is not None and listener.key is not None:
         yield f"certfile {_path(listener.certificate)}"
         yield f"keyfile {_path(listener.key)}"
@@ -116,4 +116,11 @@ def _path(path: Path) -> str:
     text = str(path)
     if not text.isprintable() or text != text.strip():
         raise ValueError("a path in mosquitto's configuration has neither control characters nor spaces at its ends")
+    return text
+
+
+def _word(text: str) -> str:
+    """A host or a user. Raises ValueError."""
+    if not text.isprintable() or not text or " " in text:
+        raise ValueError("a name in mosquitto's configuration has neither control characters nor spaces")
     return text

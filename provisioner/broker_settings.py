@@ -72,9 +72,12 @@ class MosquittoFilesSettings(MosquittoPart):
 
 
 class MosquittoDynsecSettings(MosquittoPart):
-    """mosquitto with its dynamic security plugin, told of users over MQTT. users_max: it slows down beyond."""
+    """mosquitto with its dynamic security plugin, told of users over MQTT. users_max: it slows down beyond.
+
+    plugin: where the host of mosquitto has it."""
 
     kind: Literal["mosquitto-dynsec"]
+    plugin: Path = Path("/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so")
     users_max: int = Field(default=1_000, ge=1, le=100_000)
 
 

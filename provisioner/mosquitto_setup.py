@@ -40,7 +40,7 @@ def chosen(each: BrokerSettings) -> MosquittoSettings:
 
 
 def configuration(each: MosquittoSettings, base: Path) -> str:
-    """The text of mosquitto.conf, with absolute paths."""
+    """The text of mosquitto.conf, with absolute paths. Raises InvalidInput for what cannot stand in it."""
     base = base.absolute()
     tls = {"certificate": base / each.certificate, "key": base / each.key}
     plan = MosquittoPlan(
@@ -53,8 +53,12 @@ def configuration(each: MosquittoSettings, base: Path) -> str:
         ),
         pid_file=base / each.pid_file if each.pid_file is not None else None,
         system_user=each.system_user,
+        **({"plugin": each.plugin} if isinstance(each, MosquittoDynsecSettings) else {}),
     )
-    return render(plan)
+    try:
+        return render(plan)
+    except ValueError as error:
+        raise InvalidInput([Problem(f"account_brokers.{each.name}", str(error), "a text")]) from None
 
 
 def write_configuration(each: MosquittoSettings, base: Path, control_prefix: str) -> list[Path]:

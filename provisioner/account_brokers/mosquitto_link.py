@@ -67,8 +67,7 @@ class MosquittoLink:
     async def stop(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            client.disconnect()
-            await asyncio.to_thread(client.loop_stop)
+            await asyncio.to_thread(_leave, client)
         self._is_up.clear()
 
     async def wait_up(self, within_s: float) -> bool:
@@ -131,6 +130,13 @@ class MosquittoLink:
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
             self._loop.call_soon_threadsafe(call, *arguments)
+
+
+def _leave(client: mqtt.Client) -> None:
+    client.disconnect()
+    client.loop_stop()
+    if (line := client.socket()) is not None:  # paho leaves it open when it was not yet answered
+        line.close()
 
 
 def _without_delay(client: Any, data: Any, line: Any) -> None:
