@@ -550,6 +550,14 @@ async def test_device_is_disabled_enabled_and_kicked(desk: Desk) -> None:
 
 
 @at_desk
+async def test_what_an_accounts_broker_can_do_is_shown(desk: Desk) -> None:
+    """EC-26: with the account and in the status, so that nobody expects of a broker what it cannot."""
+    shown = (await desk.ask("account.show", id="acme"))["broker_capabilities"]
+    assert {"kicks", "reports_sightings", "refuses_subscribe", "checks_client_id", "loose", "users_max"} <= shown.keys()
+    assert (await desk.ask("status"))["account_brokers"] == {BROKER: shown}
+
+
+@at_desk
 async def test_account_lives_and_goes(desk: Desk) -> None:
     """An account is shown, changed and deleted; one that still has requests conflicts."""
     assert (await desk.ask("account.update", id="acme", fields={"coupling": "LOOSE"}))["coupling"] == "LOOSE"
