@@ -179,6 +179,9 @@ class Application(Protocol):
 
     def closed(self, connection: Connection, reason: Close) -> None: ...
 
+    def foresaw(self, incident: Incident) -> bool:
+        """Whether the application has it done to itself, to test the gate: then it is neither counted nor told."""
+
     def observed(self, incident: Incident) -> None: ...
 
 

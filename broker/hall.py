@@ -104,6 +104,8 @@ class Hall:
 
     def observe(self, incident: Incident) -> None:
         """Tell the application, summed up when there are many."""
+        if self.application.foresaw(incident):
+            return
         now = self.clock()
         for one in self._incidents.add(incident, now):
             self._tell(one)

@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import signal
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -19,12 +20,13 @@ from broker.listener import Listener
 from broker.session_settings import SessionSettings
 from broker.tls import TlsFiles
 from provisioner.authority.local_ca import LocalAuthority
-from provisioner.brokers import broker_urls, build_brokers
-from provisioner.config import GateSettings, Settings
+from provisioner.brokers import broker_urls, build_brokers, server_certificates
+from provisioner.config import GateSettings, ListenerSettings, Settings
 from provisioner.dialects.esf import Esf
 from provisioner.dialects.json_v1 import JsonV1
 from provisioner.doors.control import Control
 from provisioner.fronts import AdminFront, ProvisionFront
+from provisioner.link.probe import Door
 from provisioner.link_front import LinkFront
 from provisioner.link_settings import speaks
 from provisioner.model.errors import InvalidInput, Problem
@@ -36,8 +38,10 @@ from provisioner.services.devices import Devices
 from provisioner.services.effects import Effects
 from provisioner.services.journal import AuditTrail
 from provisioner.services.platform import Platform
+from provisioner.services.proving import Proving
 from provisioner.services.provisioning import Provisioning
 from provisioner.services.requests import Requests
+from provisioner.services.stand_ins import StandIns
 from provisioner.store.tinydb_store import TinyDbStore
 from provisioner.vault.keyring import KeyRing
 from provisioner.vault.passwords import Passwords
@@ -66,6 +70,7 @@ class Service:
     admin_gate: Gate
     effects: Effects
     confirmation: Confirmation
+    proving: Proving
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _started_s: float = field(default_factory=time.monotonic)
 
@@ -88,6 +93,7 @@ class Service:
             self._tasks.append(asyncio.create_task(work, name=name))
         await self.gate.start()
         await self.admin_gate.start()
+        self._tasks.append(asyncio.create_task(self.proving.run(), name="isolation"))
         _spare_the_collector()
 
     async def stop(self) -> None:
@@ -153,7 +159,21 @@ async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBro
 def _assemble(settings: Settings, base: Path, platform: Platform, link: "LinkPlan | None") -> Service:
     effects = Effects(platform)
     provisioning = Provisioning(platform, effects)
-    gate = link.front(platform, provisioning) if link else _gate(settings, base, platform, provisioning)
+    stand_ins = StandIns()
+    gate: Gate | LinkFront
+    if link:
+        gate = link.front(platform, provisioning)
+    else:
+        gate = _gate(settings, base, ProvisionFront(platform, provisioning, stand_ins))
+    proving = Proving(
+        platform,
+        stand_ins,
+        gate_doors=lambda trusted: _doors(settings.gate, gate.ports, trusted),
+        trusted=lambda: (platform.authority.pem, *server_certificates(settings, base)),
+        control_prefix=settings.esf.control_prefix,
+        usable_again=effects.catch_up,
+        at_start=settings.selftest_at_start,
+    )
     reserved = frozenset((settings.esf.provision_account, settings.esf.control_prefix.strip("$")))
     service_status: dict[str, Service] = {}
     control = Control(
@@ -162,6 +182,7 @@ def _assemble(settings: Settings, base: Path, platform: Platform, link: "LinkPla
         requests=Requests(platform, effects, gate.kick),
         devices=Devices(platform, effects, gate.kick),
         status=lambda: service_status["service"].status(),
+        proving=proving,
     )
     admins = json.loads((base / settings.admin.credentials).read_text("utf-8"))
     admin_gate = Gate(
@@ -169,7 +190,7 @@ def _assemble(settings: Settings, base: Path, platform: Platform, link: "LinkPla
         [_admin_listener(base, settings)],
         GateLimits(session=ADMIN_SESSION),
     )
-    service = Service(settings, platform, gate, admin_gate, effects, Confirmation(platform, effects))
+    service = Service(settings, platform, gate, admin_gate, effects, Confirmation(platform, effects), proving)
     service_status["service"] = service
     return service
 
@@ -183,9 +204,27 @@ def _link(settings: Settings, base: Path, dialects: Sequence[Dialect]) -> "LinkP
     return plan_link(settings, base, dialects)
 
 
-def _gate(settings: Settings, base: Path, platform: Platform, provisioning: Provisioning) -> Gate:
-    front = ProvisionFront(platform, provisioning)
+def _gate(settings: Settings, base: Path, front: ProvisionFront) -> Gate:
     return Gate(front, _listeners(base, settings.gate), _limits(settings.gate.limits))
+
+
+def _doors(settings: GateSettings, ports: Mapping[str, int], trusted: ssl.SSLContext) -> dict[str, Door]:
+    """Where the gate's listeners are reached from this host, by name; none while it does not listen."""
+    anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+    return {
+        name: Door(
+            host=anywhere.get(each.host, each.host),
+            port=ports[name],
+            tls=trusted if each.tls else None,
+            path="/mqtt" if each.kind == "websocket" else None,
+        )
+        for each in settings.listeners
+        if (name := _listener_name(each)) in ports
+    }
+
+
+def _listener_name(settings: ListenerSettings) -> str:
+    return settings.name or f"{settings.kind}{'s' if settings.tls else ''}-{settings.port}"
 
 
 def _spare_the_collector() -> None:
@@ -199,7 +238,7 @@ def _listeners(base: Path, settings: GateSettings) -> list[Listener]:
     files = _files(base, settings)
     return [
         Listener(
-            name=each.name or f"{each.kind}{'s' if each.tls else ''}-{each.port}",
+            name=_listener_name(each),
             host=each.host,
             port=each.port,
             tls=files if each.tls else None,

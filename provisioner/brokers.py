@@ -1,5 +1,6 @@
 """Builds the account brokers that the settings name; one function for each kind."""
 
+import contextlib
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,17 @@ def broker_urls(settings: Settings) -> dict[str, str]:
     return {each.name: each.url for each in settings.account_brokers}
 
 
+def server_certificates(settings: Settings, base: Path) -> list[str]:
+    """PEM texts of what the servers on this host show to devices; those of other hosts are not here to read."""
+    files = [settings.gate.tls.certificate]
+    files += [each.certificate for each in settings.account_brokers if isinstance(each, MosquittoPart)]
+    texts = []
+    for file in dict.fromkeys(files):
+        with contextlib.suppress(OSError):
+            texts.append((base / file).read_text("utf-8"))
+    return texts
+
+
 async def check(each: BrokerSettings, base: Path) -> Sequence[Check]:
     """What a look from outside says of a running account broker. Raises Unavailable."""
     if isinstance(each, MosquittoPart):
@@ -45,7 +57,7 @@ def _build(each: BrokerSettings, settings: Settings, base: Path, ring: KeyRing) 
 
         context = _server_context(settings, base) if each.callback_tls else None
         return callback_broker(each, base, context, _verify(ring), settings.esf.control_prefix)
-    return _embedded(each, _server_context(settings, base), ring)
+    return _embedded(each, _server_context(settings, base), ring, settings.esf.control_prefix)
 
 
 def _server_context(settings: Settings, base: Path) -> ssl.SSLContext:
@@ -53,9 +65,11 @@ def _server_context(settings: Settings, base: Path) -> ssl.SSLContext:
     return server_context(TlsFiles(base / settings.gate.tls.certificate, base / settings.gate.tls.key))
 
 
-def _embedded(settings: EmbeddedBrokerSettings, context: ssl.SSLContext, ring: KeyRing) -> EmbeddedAccountBroker:
+def _embedded(
+    settings: EmbeddedBrokerSettings, context: ssl.SSLContext, ring: KeyRing, control_prefix: str
+) -> EmbeddedAccountBroker:
     server: Any = EmbeddedBroker(settings.host, settings.port, context if settings.tls else None)
-    return EmbeddedAccountBroker(settings.name, server, _verify(ring))
+    return EmbeddedAccountBroker(settings.name, server, _verify(ring), control_prefix)
 
 
 def _verify(ring: KeyRing) -> Verify:

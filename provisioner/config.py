@@ -16,7 +16,7 @@ from provisioner.broker_settings import BrokerSettings, EmbeddedBrokerSettings
 from provisioner.dialects.esf import EsfSettings
 from provisioner.link_settings import GateLinkSettings, ProvisionLink, check_policy
 from provisioner.model.errors import InvalidInput, Problem, shape
-from provisioner.model.policy import Policy
+from provisioner.model.policy import AtStart, Policy
 
 ENVIRONMENT_PREFIX = "FLEETGATE__"
 FILE_NAME = "fleetgate.yaml"
@@ -78,7 +78,10 @@ class AuthoritySettings(_Part):
 
 
 class Settings(_Part):
-    """The whole file. ``policy`` and ``esf`` take the fields of ``Policy`` and ``EsfSettings``."""
+    """The whole file. ``policy`` and ``esf`` take the fields of ``Policy`` and ``EsfSettings``.
+
+    selftest_at_start: off, warn (prove isolation and tell) or refuse (use no account broker that has not passed).
+    """
 
     gate: GateSettings = GateSettings()
     provision_link: ProvisionLink = GateLinkSettings()
@@ -89,7 +92,13 @@ class Settings(_Part):
     key_ring: Path = Path("keys/ring.json")
     policy: Policy = Policy()
     esf: EsfSettings = EsfSettings()
+    selftest_at_start: AtStart = AtStart.OFF
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("selftest_at_start", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        return AtStart.OFF if value is False else value  # as YAML reads a bare off
 
     @field_validator("gate")
     @classmethod

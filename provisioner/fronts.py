@@ -18,6 +18,7 @@ from provisioner.services.conversation import Conversation
 from provisioner.services.journal import AuditTrail
 from provisioner.services.platform import Platform
 from provisioner.services.provisioning import Provisioning
+from provisioner.services.stand_ins import Chorus, StandIns
 from provisioner.vault.keyring import KeyRing
 
 ADMIN_PURPOSE = "admin"
@@ -27,10 +28,12 @@ CONTROL_PREFIX = "ctl/v1"
 class ProvisionFront:
     """The gate's application for devices."""
 
-    def __init__(self, platform: Platform, provisioning: Provisioning) -> None:
+    def __init__(self, platform: Platform, provisioning: Provisioning, stand_ins: StandIns | None = None) -> None:
+        """stand_ins: who is let in beside the devices of the store, for the self-test."""
         self._platform, self._provisioning = platform, provisioning
-        self._admission = Admission(platform)
-        self._conversations: dict[str, Conversation] = {}
+        self._stand_ins = stand_ins or StandIns()
+        self._admission = Admission(platform, self._stand_ins)
+        self._conversations: dict[str, Conversation | Chorus] = {}
 
     async def admit(self, login: Login) -> GateAdmission | Denial:
         password = _password(login)
@@ -47,7 +50,9 @@ class ProvisionFront:
         return GateAdmission(verdict.request, verdict.client_id, verdict.username, verdict.rights)
 
     def opened(self, connection: Connection) -> None:
-        self._conversations[connection.id] = Conversation(self._platform, self._provisioning, connection)
+        self._conversations[connection.id] = self._stand_ins.conversation(connection) or Conversation(
+            self._platform, self._provisioning, connection
+        )
 
     async def received(self, connection: Connection, topic: str, payload: bytes, dup: bool) -> None:
         await self._conversations[connection.id].received(topic, payload)
@@ -59,6 +64,9 @@ class ProvisionFront:
         conversation = self._conversations.pop(connection.id, None)
         if conversation is not None:
             conversation.closed()
+
+    def foresaw(self, incident: Incident) -> bool:
+        return self._stand_ins.is_known(incident.username, incident.client_id)
 
     def observed(self, incident: Incident) -> None:
         note_incident(self._platform.audit, self._platform, incident)
@@ -91,6 +99,9 @@ class AdminFront:
 
     def closed(self, connection: Connection, reason: Close) -> None:
         pass
+
+    def foresaw(self, incident: Incident) -> bool:
+        return False
 
     def observed(self, incident: Incident) -> None:
         note_incident(self._platform.audit, self._platform, incident, actor="control")

@@ -3,12 +3,15 @@
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.installation import Installation
+
+if TYPE_CHECKING:
+    from tests.support.in_process import InProcess
 
 # How long an example takes says something about the machine, and the first one in a fresh clone builds tables:
 # pytest's own timeout is the judge of slowness.
@@ -50,3 +53,15 @@ def make_installation(tmp_path: Path) -> Iterator[Callable[..., Installation]]:
     for installation in made:
         if installation.process is not None and installation.process.poll() is None:
             installation.kill()
+
+
+@pytest.fixture
+def inside(tmp_path: Path) -> Iterator["InProcess"]:
+    """An installation in this process: a gate of three listeners, and account broker ``embedded``; not started."""
+    from tests.support.in_process import InProcess  # the whole service, which few tests need
+
+    made = InProcess(tmp_path / "installation")
+    try:
+        yield made
+    finally:
+        made.close()

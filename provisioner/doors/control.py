@@ -20,6 +20,7 @@ from provisioner.model.errors import FleetgateError, InvalidInput, Problem, shap
 from provisioner.services.accounts import Accounts
 from provisioner.services.devices import Devices
 from provisioner.services.platform import Platform
+from provisioner.services.proving import Proving
 from provisioner.services.request_making import RequestMaking
 from provisioner.services.requests import Requests
 
@@ -45,6 +46,7 @@ class Control:
         requests: Requests,
         devices: Devices,
         status: Callable[[], Mapping[str, Any]],
+        proving: Proving | None = None,
         verbs: Mapping[str, Verb] = control_verbs.VERBS,
     ) -> None:
         """status: what the running service says of itself beside the store's figures."""
@@ -56,6 +58,7 @@ class Control:
             making=RequestMaking(platform),
             devices=devices,
             status=status,
+            proving=proving,
         )
 
     async def answer(self, actor: str, payload: bytes) -> bytes:

@@ -17,9 +17,10 @@ from provisioner.services.accounts import Accounts
 from provisioner.services.devices import Devices
 from provisioner.services.fsck import fsck
 from provisioner.services.platform import Platform
+from provisioner.services.proving import Proving
 from provisioner.services.request_making import RequestMaking, RowResult
 from provisioner.services.requests import Requests
-from provisioner.services.selftest import selftest
+from provisioner.services.selftest import selftest, tried_rules
 
 IMPORT_S_MAX = 3.0  # the asker waits ten seconds; rows that are left over he sends again
 
@@ -29,7 +30,7 @@ View = views.View
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What verbs call. status: what the running service says of itself."""
+    """What verbs call. status: what the running service says of itself. proving: None where nothing listens."""
 
     platform: Platform
     accounts: Accounts
@@ -37,6 +38,7 @@ class Services:
     making: RequestMaking
     devices: Devices
     status: Callable[[], Mapping[str, Any]]
+    proving: Proving | None = None
 
     def request(self, noun: ProvisionRequest) -> View:
         return views.request(noun, self.platform.now())
@@ -56,6 +58,7 @@ async def _account_show(s: Services, actor: str, *, id: str) -> View:
     return {
         **views.account(account),
         "broker_capabilities": views.capabilities(s.platform.brokers.get(account.broker)),
+        "broker_refused": s.platform.refused.get(account.broker),
     }
 
 
@@ -187,6 +190,8 @@ async def _status(s: Services, actor: str) -> View:
         **s.status(),
         "time": s.platform.now().isoformat(),
         "account_brokers": {name: views.capabilities(each) for name, each in sorted(s.platform.brokers.items())},
+        "brokers_refused": dict(sorted(s.platform.refused.items())),
+        "isolation": s.proving.status() if s.proving is not None else {},
         "accounts": await store.count(Account),
         "requests": requests,
         "devices": await store.count(Device),
@@ -196,10 +201,12 @@ async def _status(s: Services, actor: str) -> View:
 
 
 async def _selftest(s: Services, actor: str) -> View:
-    checks = await selftest(s.platform)
+    reports = await s.proving.prove() if s.proving is not None else ()
+    checks = [*await selftest(s.platform), *(tried for report in reports for tried in tried_rules(report))]
     return {
         "ok": all(check.passed for check in checks),
         "checks": [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in checks],
+        "isolation": [{"target": r.target, "holds": r.holds, "leaks": r.leaks, "took_s": r.took_s} for r in reports],
     }
 
 

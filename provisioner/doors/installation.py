@@ -182,5 +182,9 @@ policy:
   # platform: a client id is taken once among all open requests. account: once in each account.
   client_id_scope: platform
 
+# At the start two throw-away devices try to read and write each other's topics at the gate and at every account broker.
+# warn: tell when one succeeds. refuse: then let no device in at that broker. off: only `fleetgate selftest` tries.
+selftest_at_start: warn
+
 log_level: INFO
 """)

@@ -1,6 +1,15 @@
 """The platform's choices that decisions depend on, with the defaults of the design."""
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class AtStart(StrEnum):
+    """What becomes of the proof of isolation at the start. refuse: a broker is used once it has passed."""
+
+    OFF = "off"
+    WARN = "warn"
+    REFUSE = "refuse"
 
 
 @dataclass(frozen=True, slots=True)

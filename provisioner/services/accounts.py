@@ -14,6 +14,7 @@ from provisioner.model.ports import Delete, Noun, Page, Put, Unit
 from provisioner.model.request import ProvisionRequest
 from provisioner.model.user import AccountUser, ProvisionUser
 from provisioner.services.effects import Effects
+from provisioner.services.isolation import is_throw_away
 from provisioner.services.platform import Platform
 from provisioner.services.stale import again_when_stale
 
@@ -33,7 +34,7 @@ class Accounts:
         """Raises InvalidInput with every problem, Duplicate when the name is taken."""
         fields = Fields(raw, FIELDS)
         name = fields.text("name", names.check_username, required=True) or ""
-        if name in self._reserved:
+        if name in self._reserved or is_throw_away(name):
             fields.problem("name", "is reserved for the platform", name)
         broker = self._broker(fields)
         default_url = self._platform.broker_urls.get(broker)

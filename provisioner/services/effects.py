@@ -64,7 +64,7 @@ class Effects:
                 raise Conflict("the user was taken away again")
             known = _as_known(user, password, enabled=await self._is_enabled(user))
             try:
-                await self._platform.broker(user.broker).put_user(known)
+                await self._tell(user.broker, known)
             except Unavailable:
                 with contextlib.suppress(Conflict, Unavailable):  # the start covers what even this cannot remember
                     await self._platform.store.commit(Unit(changes=[await self.plan(EffectVerb.APPLY, user)]))
@@ -79,12 +79,11 @@ class Effects:
         effect = await self._platform.store.get(Effect, id)
         if effect is None:
             return
-        broker = self._platform.broker(effect.broker)
         user = await self._platform.store.get(AccountUser, id)
         if user is None or effect.verb is EffectVerb.REMOVE:
-            await broker.remove_user(effect.account, effect.username)
+            await self._platform.broker(effect.broker).remove_user(effect.account, effect.username)
         else:
-            await broker.put_user(await self.broker_user(user))
+            await self._tell(effect.broker, await self.broker_user(user))
         # The answer need not wait for this: an effect that is still there is merely done twice.
         task = asyncio.create_task(self._done(effect))
         self._finishing.add(task)
@@ -143,7 +142,7 @@ class Effects:
                 if user is None:
                     return
                 try:
-                    await self._platform.broker(user.broker).put_user(await self.broker_user(user))
+                    await self._tell(user.broker, await self.broker_user(user))
                 except Unavailable as error:
                     errors[id] = error
 
@@ -156,17 +155,26 @@ class Effects:
     async def run(self) -> None:
         """Finish what is left over, now and then; until cancelled."""
         while True:
-            try:
-                await self.finish_left_over()
-                if self._unrestored:
-                    await self._restore(sorted(self._unrestored))
-            except Unavailable as error:
-                log.warning("effects wait: %s", error)
+            await self.catch_up()
             await asyncio.sleep(PERIOD_S)
+
+    async def catch_up(self) -> None:
+        """Try again what could not be done so far."""
+        try:
+            await self.finish_left_over()
+            if self._unrestored:
+                await self._restore(sorted(self._unrestored))
+        except Unavailable as error:
+            log.warning("effects wait: %s", error)
 
     async def settle(self) -> None:
         """Wait for the bookkeeping of applied effects; at shutdown."""
         await asyncio.gather(*self._finishing)
+
+    async def _tell(self, broker: str, user: BrokerUser) -> None:
+        """A broker that is refused still hears who is disabled, but of nobody who may come in."""
+        find = self._platform.usable_broker if user.enabled else self._platform.broker
+        await find(broker).put_user(user)
 
     def _lock(self, id: str) -> asyncio.Lock:
         return self._locks.setdefault(id, asyncio.Lock())

@@ -1,7 +1,7 @@
 """What the services share: the ports, the vault, the policy and the clock. Built once, in ``app``."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from provisioner.authority.local_ca import LocalAuthority
@@ -23,6 +23,7 @@ class Platform:
     brokers: name -> account broker; broker_urls: name -> where devices reach it.
     dialects: in the order in which they are asked.
     link_logins: None unless another broker stands in the place of the gate and checks the logins of devices.
+    refused: account brokers that no device is let in at, name -> why; the self-test of isolation changes it.
     """
 
     store: Store
@@ -36,6 +37,7 @@ class Platform:
     audit: AuditTrail
     now: Callable[[], datetime]
     link_logins: LinkLogins | None = None
+    refused: dict[str, str] = field(default_factory=dict)
 
     def broker(self, name: str) -> AccountBroker:
         """The account broker of that name; Unavailable when the configuration has none."""
@@ -43,3 +45,9 @@ class Platform:
             return self.brokers[name]
         except KeyError:
             raise Unavailable(f"no account broker {name!r} is configured") from None
+
+    def usable_broker(self, name: str) -> AccountBroker:
+        """As ``broker``, to let a device in there; Unavailable also while the broker is refused."""
+        if (why := self.refused.get(name)) is not None:
+            raise Unavailable(f"account broker {name} is not used: {why}")
+        return self.broker(name)

@@ -73,6 +73,8 @@ class Provisioning:
             if refusal.reason == "activation_key":
                 await self._count_key_failure(request, asker)
             return self._refuse(asker, message, refusal, request)
+        if request.grant is None:  # a grant keeps to the broker that it was made on
+            self._platform.usable_broker(case.account.broker)
         return await self._grant(asker, message, case)
 
     async def _grant(self, asker: Asker, message: ProvisionMessage, case: Circumstances) -> Answer:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from provisioner.model import names
 from provisioner.model.errors import FleetgateError, Unavailable
 from provisioner.model.ports import LinkLogins
+from provisioner.services.isolation import Report, is_throw_away
 from provisioner.services.platform import Platform
 from provisioner.vault import generate
 
@@ -25,8 +26,15 @@ class Tried:
 
 
 async def selftest(platform: Platform) -> list[Tried]:
-    """Every part with its verdict; one that fails does not stop the others."""
+    """Every part with its verdict; one that fails does not stop the others. Isolation is proved apart."""
     return [tried async for tried in _each(platform)]
+
+
+def tried_rules(report: Report) -> list[Tried]:
+    """Each rule of isolation at one target as a part, then all of them as one."""
+    rules = [Tried(f"{report.target}: {each.rule}", each.held is True, each.detail) for each in report.verdicts]
+    whole = f"{report.summary}; tried in {report.took_s:.2f} s"
+    return [*rules, Tried(f"{report.target}: isolation", report.holds, whole)]
 
 
 async def _each(platform: Platform) -> AsyncIterator[Tried]:
@@ -102,4 +110,5 @@ async def _logins(logins: LinkLogins) -> str:
 
 
 async def _broker(platform: Platform, name: str) -> str:
-    return f"answers and knows {len(await platform.broker(name).users())} users"
+    users = [user for user in await platform.broker(name).users() if not is_throw_away(user[0])]
+    return f"answers and knows {len(users)} users"

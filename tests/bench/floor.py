@@ -73,6 +73,9 @@ class ConstantApplication:
     def closed(self, connection: Connection, reason: Close) -> None:
         return
 
+    def foresaw(self, incident: Incident) -> bool:
+        return False
+
     def observed(self, incident: Incident) -> None:
         return
 

@@ -226,6 +226,7 @@ class Installation:
             {"name": name, "kind": "embedded", "port": self.account_brokers[name].port} for name in brokers
         ]
         values["log_level"] = "DEBUG"
+        values["selftest_at_start"] = "off"
         _lay_over(values, settings)
         self.config.write_text(yaml.safe_dump(values))
 

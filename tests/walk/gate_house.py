@@ -142,6 +142,9 @@ class Recorder:
         self.open.remove(connection)
         self.calls.append(("closed", connection.client_id, reason))
 
+    def foresaw(self, incident: Incident) -> bool:
+        return False
+
     def observed(self, incident: Incident) -> None:
         self.incidents.append(incident)
 

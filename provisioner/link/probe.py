@@ -1,0 +1,239 @@
+"""One MQTT 3.1.1 connection that tries what it may not: by paho, blocking, for a thread and never for the event loop.
+
+paho's own loop waits in ``select``, which takes no descriptor beyond 1,023; a service that holds a fleet has those.
+"""
+
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from provisioner.model.names import DEFAULT_PORTS
+from provisioner.model.secret import Secret
+
+PATIENCE_S = 3.0  # for an answer that a broker owes
+KEEP_ALIVE_S = 60
+_READS = 8  # packets that wait inside a TLS or WebSocket layer, where ``poll`` does not see them
+_LOOK_MS = 25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """Where a listener is. tls: None for plain. path: of the WebSocket, None for MQTT without one."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    topic: str
+    payload: bytes
+    retain: bool
+
+
+def door_of(url: str, tls: ssl.SSLContext) -> Door:
+    """The listener behind an endpoint that devices are given (EC-18)."""
+    parts = urlsplit(url)
+    return Door(
+        host=parts.hostname or "",
+        port=parts.port or DEFAULT_PORTS[parts.scheme],
+        tls=tls if parts.scheme in ("mqtts", "wss") else None,
+        path=(parts.path or "/mqtt") if parts.scheme in ("ws", "wss") else None,
+    )
+
+
+def trusting(pems: Iterable[str], *, by_name: bool) -> ssl.SSLContext:
+    """Trusts these certificates, a server's own among them. by_name: checks the host name, and trusts as well what
+    this host trusts; without it the server is known by its certificate alone."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.check_hostname = by_name
+    if by_name:
+        context.load_default_certs()
+    context.load_verify_locations(cadata="\n".join(pems))
+    return context
+
+
+class _Client(mqtt.Client):
+    """paho without its leak of the socket when a handshake fails; all of it needs private methods of paho."""
+
+    _newest: socket.socket | None = None
+
+    def _create_socket_connection(self) -> socket.socket:
+        self._newest = super()._create_socket_connection()
+        self._newest.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self._newest
+
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
+        if self._ssl_context is None:
+            raise ValueError("TLS without a context")
+        line = self._ssl_context.wrap_socket(tcp_sock, server_hostname=self.host, do_handshake_on_connect=False)
+        self._newest = line
+        line.settimeout(self.connect_timeout)
+        line.do_handshake()
+        return line
+
+    def drop(self) -> None:
+        """Close without a DISCONNECT."""
+        self._sock_close()
+        if self._newest is not None:
+            self._newest.close()
+
+
+class Probe:
+    """``connect`` first. Whatever a broker does to it ends in an answer: False, or ``is_open`` no more.
+
+    until_s: monotonic time beyond which nothing is waited for."""
+
+    def __init__(
+        self,
+        door: Door,
+        client_id: str,
+        login: tuple[str, Secret] | None,
+        until_s: float,
+        *,
+        clean: bool = True,
+        will: Will | None = None,
+    ) -> None:
+        """login: username and password; None comes without."""
+        self._door, self._until_s = door, until_s
+        self._verdict: str | None = None  # of the CONNACK; empty when it lets in
+        self._answered: dict[int, bool] = {}
+        self._heard: list[bytes] = []
+        self.failure = ""
+        self._client = self._made(client_id, clean)
+        if login is not None:
+            self._client.username_pw_set(login[0], login[1].reveal())
+        if will is not None:
+            self._client.will_set(will.topic, will.payload, 1, will.retain)
+
+    @property
+    def is_open(self) -> bool:
+        return self._verdict == "" and self._client.socket() is not None
+
+    def connect(self) -> bool:
+        """Whether it was let in; ``failure`` says why not."""
+        try:
+            self._client.connect(self._door.host, self._door.port, KEEP_ALIVE_S)
+        except (OSError, ValueError) as error:  # of TLS, of a WebSocket and of names that resolve to nothing, too
+            self._client.drop()
+            self.failure = _reason(error)
+            return False
+        self._wait(lambda: self._verdict is not None)
+        if self._verdict == "":
+            return True
+        self.failure = self._verdict or "no CONNACK"
+        self.vanish()
+        return False
+
+    def subscribe(self, topic_filter: str) -> bool:
+        """Whether it was granted, with QoS 1."""
+        try:
+            _, number = self._client.subscribe(topic_filter, qos=1)
+        except ValueError:
+            return False
+        return self._await_answer(number)
+
+    def unsubscribe(self, topic_filter: str) -> None:
+        _, number = self._client.unsubscribe(topic_filter)
+        self._await_answer(number)
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        """QoS 1; a PUBACK proves nothing and is not waited for."""
+        self._client.publish(topic, payload, 1, retain)
+
+    def await_payload(self, payload: bytes) -> bool:
+        """Whether it comes; it is taken with the others."""
+        return self._wait(lambda: payload in self._heard)
+
+    def listen(self, for_s: float) -> None:
+        until_s = time.monotonic() + for_s
+        while self.is_open and (left_s := until_s - time.monotonic()) > 0:
+            self._pump(left_s)
+
+    def take(self) -> list[bytes]:
+        """The payloads that came since the last time, in order."""
+        heard, self._heard = self._heard, []
+        return heard
+
+    def leave(self) -> None:
+        """What was published before goes out, then DISCONNECT."""
+        if self.is_open:
+            self._client.disconnect()
+        self._client.drop()
+
+    def vanish(self) -> None:
+        """Without a word: where a broker publishes the Will."""
+        self._client.drop()
+
+    def _made(self, client_id: str, clean: bool) -> _Client:
+        client = _Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=clean,
+            protocol=mqtt.MQTTv311,
+            transport="tcp" if self._door.path is None else "websockets",
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = PATIENCE_S
+        client.max_inflight_messages_set(200)
+        if self._door.tls is not None:
+            client.tls_set_context(self._door.tls)
+        if self._door.path is not None:
+            client.ws_set_options(path=self._door.path)
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_subscribe
+        client.on_message = self._on_message
+        return client
+
+    def _await_answer(self, number: int | None) -> bool:
+        return number is not None and self._wait(lambda: number in self._answered) and self._answered.pop(number)
+
+    def _wait(self, done: Callable[[], bool]) -> bool:
+        """Read until it is done; False when it is not in time, or cannot be any more."""
+        until_s = min(time.monotonic() + PATIENCE_S, self._until_s)
+        while not done():
+            left_s = until_s - time.monotonic()
+            if left_s <= 0 or self._client.socket() is None:
+                return False
+            self._pump(left_s)
+        return True
+
+    def _pump(self, wait_s: float) -> None:
+        if self._client.want_write():
+            self._client.loop_write()
+        line = self._client.socket()
+        if line is None:
+            return
+        ready = select.poll()
+        ready.register(line.fileno(), select.POLLIN)
+        ready.poll(min(wait_s * 1_000, _LOOK_MS))
+        for _ in range(_READS):
+            self._client.loop_read()
+
+    def _on_connect(self, client: mqtt.Client, data: Any, flags: Any, code: Any, properties: Any) -> None:
+        self._verdict = str(code) if code.is_failure else ""
+
+    def _on_subscribe(self, client: mqtt.Client, data: Any, number: int, codes: Any, properties: Any) -> None:
+        self._answered[number] = not any(code.is_failure for code in codes)
+
+    def _on_message(self, client: mqtt.Client, data: Any, message: mqtt.MQTTMessage) -> None:
+        self._heard.append(bytes(message.payload))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message}"
+    return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
