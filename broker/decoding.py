@@ -39,9 +39,7 @@ class Decoder:
 
     __slots__ = ("_broken", "_buffer", "_bytes_wanted", "packet_bytes_max", "version")
 
-    def __init__(
-        self, version: Version | None = None, packet_bytes_max: int = PACKET_BYTES_MAX_BEFORE_LOGIN
-    ) -> None:
+    def __init__(self, version: Version | None = None, packet_bytes_max: int = PACKET_BYTES_MAX_BEFORE_LOGIN) -> None:
         self.version = version
         self.packet_bytes_max = packet_bytes_max
         self._buffer = bytearray()
@@ -139,7 +137,5 @@ class Decoder:
         if name in (_NAME, _NAME_V31):
             self.version = nearest
         if name != _NAME or level != nearest:
-            raise ProtocolViolation(
-                ReasonCode.UNSUPPORTED_PROTOCOL_VERSION, "protocol name or level is not served"
-            )
+            raise ProtocolViolation(ReasonCode.UNSUPPORTED_PROTOCOL_VERSION, "protocol name or level is not served")
         return nearest

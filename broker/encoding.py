@@ -118,9 +118,7 @@ def _acknowledgement(
         _check_codes((packet.code,), allowed_v5)
         if not packet.properties:
             return _frame(first_byte, packet_id, bytes((packet.code,)))
-        return _frame(
-            first_byte, packet_id, bytes((packet.code,)), write_properties(packet.properties, packet_type)
-        )
+        return _frame(first_byte, packet_id, bytes((packet.code,)), write_properties(packet.properties, packet_type))
 
     return write
 
@@ -138,9 +136,7 @@ def _subscribe(packet: Subscribe, version: Version) -> bytes:
 
 def _suback(packet: SubAck, version: Version) -> bytes:
     """[3.9]"""
-    _check_codes(
-        packet.codes, reason_codes.SUBACK_CODES_V5 if version == V5 else reason_codes.SUBACK_CODES_V311
-    )
+    _check_codes(packet.codes, reason_codes.SUBACK_CODES_V5 if version == V5 else reason_codes.SUBACK_CODES_V311)
     properties = _properties(packet.properties, carrier.SUBACK, version)
     return _frame(0x90, packet.packet_id.to_bytes(2, "big"), properties, bytes(packet.codes))
 

@@ -173,9 +173,7 @@ class Session:
                 self._output.send(PubRec(packet.packet_id))
             if arrival is not Arrival.NEW:
                 return None
-        return PublishReceived(
-            packet.topic, packet.payload, packet.qos, packet.retain, packet.dup, packet.packet_id
-        )
+        return PublishReceived(packet.topic, packet.payload, packet.qos, packet.retain, packet.dup, packet.packet_id)
 
     def _on_puback(self, packet: PubAck, now: float) -> Event | None:
         """[3.4] One for a message that is not in flight answers a repeat, and says nothing new."""

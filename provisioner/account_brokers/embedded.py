@@ -11,6 +11,7 @@ from provisioner.model.topics import DeviceTopics
 
 _log = logging.getLogger(__name__)
 
+
 @dataclass(frozen=True, slots=True)
 class DeviceLogin:
     """Who a live connection is, and what it may do."""

@@ -1,8 +1,8 @@
 """What a gateway can be asked to take: key store entries, packages, configuration, each as one `Step`.
 
-    KEYS-V2    POST keystores/entries/certificate|privatekey   body: JSON
-    DEPLOY-V2  EXEC download                                   metrics dp.*
-    CONF-V1    PUT  configurations                             body: XML
+KEYS-V2    POST keystores/entries/certificate|privatekey   body: JSON
+DEPLOY-V2  EXEC download                                   metrics dp.*
+CONF-V1    PUT  configurations                             body: XML
 """
 
 from __future__ import annotations

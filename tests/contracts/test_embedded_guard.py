@@ -78,9 +78,7 @@ async def test_an_empty_client_id_is_refused_with_2() -> None:
         assert await peer.next() == ConnAck(2)
 
 
-@pytest.mark.parametrize(
-    ("username", "password"), [(None, None), ("", b"right"), ("user", None), ("user", b"")]
-)
+@pytest.mark.parametrize(("username", "password"), [(None, None), ("", b"right"), ("user", None), ("user", b"")])
 def test_a_login_with_nothing_in_it_is_never_asked_about(username: str | None, password: bytes | None) -> None:
     """F-11: without a username or a password the answer is 5, even if everybody else were let in."""
 

@@ -46,8 +46,7 @@ def test_captures_sent_in_gzip_are_sent_in_gzip_again() -> None:
 # One message of each shape seen on the wire, written out by hand: (hex, what it says).
 BY_HAND = {
     "farewell: two strings, nothing else": (
-        "c2b802 13 0a0c 646973706c61795f6e616d65 1005 4201 67"
-        "c2b802 0f 0a06 757074696d65 1005 4203 343032",
+        "c2b802 13 0a0c 646973706c61795f6e616d65 1005 4201 67c2b802 0f 0a06 757074696d65 1005 4203 343032",
         KuraPayload(metrics=(metric("display_name", "g"), metric("uptime", "402"))),
     ),
     "reply: timestamp and an int32": (
@@ -55,8 +54,7 @@ BY_HAND = {
         KuraPayload(timestamp_ms=123456789, metrics=(metric("response.code", 200),)),
     ),
     "birth: position before metrics, an empty string": (
-        "12 1b 09 0000000000002440 11 00000000000034c0 19 0000000000000840"
-        "c2b802 08 0a02 6f73 1005 4200",
+        "12 1b 09 0000000000002440 11 00000000000034c0 19 0000000000000840c2b802 08 0a02 6f73 1005 4200",
         KuraPayload(position=KuraPosition(10.0, -20.0, 3.0), metrics=(metric("os", ""),)),
     ),
     "request: bool false and an empty body, which is not an absent one": (

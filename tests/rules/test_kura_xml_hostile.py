@@ -73,6 +73,7 @@ def test_a_document_that_breaks_a_rule_is_refused(name: str) -> None:
 
 def test_depth_size_and_counts_are_capped() -> None:
     """At the cap a document is read, one above it is refused (F-37)."""
+
     def nested(levels: int) -> bytes:
         return b"<a>" * levels + b"</a>" * levels
 

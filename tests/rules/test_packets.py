@@ -119,9 +119,7 @@ def _publishes(version: Version) -> st.SearchStrategy[Publish]:
         subscription_identifiers=st.lists(_IDENTIFIERS, min_size=1, max_size=3).map(tuple),
     )
     plain = st.builds(Publish, _NAMES, _BYTES, st.just(0), st.booleans(), properties=properties)
-    return plain | st.builds(
-        Publish, _NAMES, _BYTES, st.integers(1, 2), st.booleans(), st.booleans(), _IDS, properties
-    )
+    return plain | st.builds(Publish, _NAMES, _BYTES, st.integers(1, 2), st.booleans(), st.booleans(), _IDS, properties)
 
 
 def _acknowledgements(version: Version) -> list[st.SearchStrategy[Packet]]:

@@ -57,9 +57,7 @@ def test_a_device_walks_through(version: Version) -> None:
     """CONNECT, SUBSCRIBE, PUBLISH, answer, PUBACK, DISCONNECT: each step is an event and an answer."""
     peer = SessionPeer(version)
     connect = Connect("dev", False, 60, "u", b"p", Will("w", b"secret", 1))
-    assert peer.send(connect) == [
-        ConnectReceived(version, "dev", "u", b"p", False, 60, WillAnnounced("w", 1, False))
-    ]
+    assert peer.send(connect) == [ConnectReceived(version, "dev", "u", b"p", False, 60, WillAnnounced("w", 1, False))]
     peer.session.accept(peer.now)
     (connack,) = peer.answers()
     assert isinstance(connack, ConnAck)

@@ -35,9 +35,7 @@ def _in(state: State, version: Version) -> Session:
         peer.send(Connect("dev"))
     if state is State.OPEN:
         peer.session.accept(peer.now)
-        peer.send(
-            Subscribe(1, (Subscription("a"),)), Unsubscribe(2, ("a",)), Publish("a", b"", 1, packet_id=3)
-        )
+        peer.send(Subscribe(1, (Subscription("a"),)), Unsubscribe(2, ("a",)), Publish("a", b"", 1, packet_id=3))
     if state in (State.CLOSING, State.CLOSED):
         peer.session.refuse(Refusal.NOT_AUTHORISED)
     if state is State.CLOSED:

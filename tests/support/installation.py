@@ -41,9 +41,7 @@ class Installation:
         self.secure = Address(secure, self.ca)
         self.websocket = Address(websocket, websocket=True)
         self.websocket_port, self.admin_port = websocket, admin
-        self.account_brokers = {
-            name: Address(port, self.ca) for name, port in zip(brokers, accounts, strict=True)
-        }
+        self.account_brokers = {name: Address(port, self.ca) for name, port in zip(brokers, accounts, strict=True)}
         self._write(brokers, settings)
         self.process: subprocess.Popen[bytes] | None = None
         self.log = folder / "serve.log"
