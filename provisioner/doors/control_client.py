@@ -189,8 +189,11 @@ class ControlClient:
                 return answer
 
     def _leave(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        client = self._client
+        client.disconnect()
+        client.loop_stop()
+        # paho closes its last two sockets when it is dropped; our callbacks would make that wait for the collector.
+        client.on_connect = client.on_subscribe = client.on_disconnect = client.on_message = None
 
     def _on_connect(
         self, client: mqtt.Client, data: Any, flags: Any, code: ReasonCode, properties: Properties | None
