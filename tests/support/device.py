@@ -4,6 +4,7 @@ import json
 import socket
 import ssl
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,8 +235,13 @@ def connect_to_account(answer: Mapping[str, Any], address: Address, *, client_id
 
 
 def _secured(raw: socket.socket, ca: Path) -> ssl.SSLSocket:
+    context = ssl.create_default_context(cafile=ca)
     try:
-        return ssl.create_default_context(cafile=ca).wrap_socket(raw, server_hostname="localhost")
-    except OSError:
-        raw.close()
+        return context.wrap_socket(raw, server_hostname="localhost")
+    except OSError as error:
+        # A reset just before the handshake is raised out of a socket that Python has made, and leaves open.
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            for each in frame.f_locals.values():
+                if isinstance(each, socket.socket):
+                    each.close()
         raise
