@@ -31,16 +31,18 @@ class MosquittoListener:
 class MosquittoPlan:
     """folder: of the files that mosquitto reads users from, or keeps its state in.
 
-    pid_file: where it leaves its process id. system_user: whom it becomes when it was started by root."""
+    pid_file: where it leaves its process id. system_user: whom it becomes when it was started by root.
+    authority: PEM file, where devices are known by certificates."""
 
     name: str
-    users: Literal["files", "dynsec"]
+    users: Literal["files", "dynsec", "certificates"]
     folder: Path
     devices: MosquittoListener
     control: MosquittoListener
     pid_file: Path | None = None
     system_user: str | None = None
     plugin: Path = PLUGIN
+    authority: Path | None = None
 
 
 def render(plan: MosquittoPlan) -> str:
@@ -72,7 +74,7 @@ def dynsec_state(username: str, digest: str) -> str:
 def _common(plan: MosquittoPlan) -> Iterator[str]:
     yield f"# mosquitto as account broker {plan.name!r}, rendered by fleetgate. Change the settings, then render again."
     # The plugin's state is one for the whole broker; files differ between the listeners.
-    yield f"per_listener_settings {'true' if plan.users == 'files' else 'false'}"
+    yield f"per_listener_settings {'false' if plan.users == 'dynsec' else 'true'}"
     if plan.system_user is not None:
         yield f"user {_word(plan.system_user)}"
     if plan.pid_file is not None:
@@ -106,9 +108,28 @@ def _listener(plan: MosquittoPlan, listener: MosquittoListener, whose: Literal["
         if whose == "devices":
             yield "# A user is its client id: there is none to steal."
             yield "use_username_as_clientid true"
+    if plan.users == "certificates":
+        yield from _by_certificate(plan) if whose == "devices" else _by_password(plan)
     if whose == "us":
         yield "max_connections 10"
         yield ""
+
+
+def _by_certificate(plan: MosquittoPlan) -> Iterator[str]:
+    """Raises ValueError when the plan names no authority, for then anybody could be anybody."""
+    if plan.authority is None or plan.devices.certificate is None:
+        raise ValueError("devices that are known by their certificates need an authority, and a listener with TLS")
+    yield f"cafile {_path(plan.authority)}"
+    yield "# The certificate is the login, and its name the client id: there is none to steal."
+    yield from ("require_certificate true", "use_identity_as_username true", "use_username_as_clientid true")
+    yield f"crlfile {_path(plan.folder / 'revoked.pem')}"
+    yield f"acl_file {_path(plan.folder / 'acl')}"
+
+
+def _by_password(plan: MosquittoPlan) -> Iterator[str]:
+    yield from ("allow_anonymous false", "allow_zero_length_clientid false")
+    yield f"password_file {_path(plan.folder / 'control-passwords')}"
+    yield f"acl_file {_path(plan.folder / 'control-acl')}"
 
 
 def _path(path: Path) -> str:

@@ -81,7 +81,28 @@ class MosquittoDynsecSettings(MosquittoPart):
     users_max: int = Field(default=1_000, ge=1, le=100_000)
 
 
-MosquittoSettings = MosquittoFilesSettings | MosquittoDynsecSettings
+class CertificateSettings(MosquittoPart):
+    """mosquitto that trusts our authority: a device's certificate is its login, and nothing is written for a device.
+
+    authority, authority_key: PEM files, those of the platform's own authority unless that has others.
+    reload_command, group: as for mosquitto-files."""
+
+    kind: Literal["certificate"]
+    authority: Path = Path("ca/ca.pem")
+    authority_key: Path = Path("ca/ca.key")
+    reload_command: tuple[str, ...] = ()
+    group: str | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.pid_file is None and not self.reload_command:
+            raise ValueError("name pid_file or reload_command, so that mosquitto can be told of revoked certificates")
+        if not self.tls:
+            raise ValueError("tls: certificates are shown in TLS alone")
+        return self
+
+
+MosquittoSettings = MosquittoFilesSettings | MosquittoDynsecSettings | CertificateSettings
 
 
 def _kind(broker: Any) -> str:
@@ -94,6 +115,7 @@ BrokerSettings = Annotated[
     Annotated[EmbeddedBrokerSettings, Tag("embedded")]
     | Annotated[MosquittoFilesSettings, Tag("mosquitto-files")]
     | Annotated[MosquittoDynsecSettings, Tag("mosquitto-dynsec")]
+    | Annotated[CertificateSettings, Tag("certificate")]
     | Annotated[HttpCallbackSettings, Tag("http-callback")],
     Discriminator(_kind),
 ]

@@ -14,6 +14,11 @@ _ARRIVAL = re.compile(
     _TIME + r"New client connected from (?P<address>[0-9A-Fa-f.:]+):[0-9]+ as (?P<client_id>.+)"
     r" \(p[0-9]+, c[01], k[0-9]+, u'(?P<username>[A-Za-z0-9_-]{3,255})'\)\."
 )
+# Where the name of a certificate is the client id too; it may be any text, but it is said twice.
+_IDENTITY = re.compile(
+    _TIME + r"New client connected from (?P<address>[0-9A-Fa-f.:]+):[0-9]+ as (?P<client_id>.+)"
+    r" \(p[0-9]+, c[01], k[0-9]+, u'(?P=client_id)'\)\."
+)
 _ENDINGS = (
     "disconnected.",
     "been disconnected by administrative action.",
@@ -42,6 +47,15 @@ class Left:
     """A connection ended that no newer one of the same client id took over; of that mosquitto says nothing."""
 
     client_id: str
+
+
+def read_identity_notice(payload: bytes) -> Arrived | Left | None:
+    """As ``read_notice``, on a listener that knows a device by its certificate alone."""
+    try:
+        found = _IDENTITY.fullmatch(payload.decode())
+    except UnicodeDecodeError:
+        return None
+    return Arrived(found["address"], found["client_id"], found["client_id"]) if found else read_notice(payload)
 
 
 def read_notice(payload: bytes) -> Arrived | Left | None:

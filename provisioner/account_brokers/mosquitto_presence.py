@@ -12,16 +12,21 @@ class Presence:
     """Turns notices into sightings. mosquitto is silent about the loser of a take-over, so that its end is none
     (esf 4.7): the newest connection of a client id is the only one there is.
 
-    sighted: the sighting that an arrival is, or None for one that is not of a device of ours."""
+    sighted: the sighting that an arrival is, or None for one that is not of a device of ours.
+    read: how its lines are read."""
 
-    def __init__(self, sighted: Callable[[Arrived], Sighting | None]) -> None:
-        self._sighted = sighted
+    def __init__(
+        self,
+        sighted: Callable[[Arrived], Sighting | None],
+        read: Callable[[bytes], Arrived | Left | None] = read_notice,
+    ) -> None:
+        self._sighted, self._read = sighted, read
         self._there: dict[str, Sighting] = {}
         self.tell: Callable[[Sighting], None] = _nobody
         self.departures: Counter[str] = Counter()  # how often each client id left
 
     def hear(self, payload: bytes) -> None:
-        notice = read_notice(payload)
+        notice = self._read(payload)
         if isinstance(notice, Arrived) and (sighting := self._sighted(notice)) is not None:
             self._there[notice.client_id] = sighting
             self.tell(sighting)

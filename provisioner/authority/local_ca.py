@@ -6,6 +6,8 @@ Only the public key of a CSR is taken, never its names or extensions: the platfo
 
 import hashlib
 import ipaddress
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -83,22 +85,42 @@ class LocalAuthority:
         certificate = self._leaf(subject, key.public_key(), now, SERVER_DAYS, names, ExtendedKeyUsageOID.SERVER_AUTH)
         return certificate.public_bytes(serialization.Encoding.PEM).decode(), _private_pem(key)
 
-    def for_csr(self, csr: str, device_id: str, account: str, now: datetime) -> DeviceCertificate:
-        """Certify the CSR's public key for this device. Raises InvalidInput naming the rule that it breaks."""
-        return self._device(_public_key(csr), device_id, account, now, None)
+    def for_csr(
+        self, csr: str, device_id: str, account: str, now: datetime, name: str | None = None
+    ) -> DeviceCertificate:
+        """Certify the CSR's public key for this device. Raises InvalidInput naming the rule that it breaks.
 
-    def with_new_key(self, device_id: str, account: str, now: datetime) -> DeviceCertificate:
+        name: the common name, of at most 64 characters; the device's id when not given."""
+        return self._device(_public_key(csr), device_id, account, now, None, name)
+
+    def with_new_key(self, device_id: str, account: str, now: datetime, name: str | None = None) -> DeviceCertificate:
         """Make the key here, for accounts that allow it; it leaves in the answer and is kept nowhere in clear."""
         key = ec.generate_private_key(ec.SECP256R1())
-        return self._device(key.public_key(), device_id, account, now, _private_pem(key))
+        return self._device(key.public_key(), device_id, account, now, _private_pem(key), name)
+
+    def crl(self, revoked: Iterable[str], now: datetime) -> str:
+        """The revocation list, PEM. revoked: serials in hex. It is good as long as the authority is, since a list that
+        has run out would refuse every device. Of two lists the one with the later ``now`` counts, by the second."""
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self.certificate.subject)
+        builder = builder.last_update(now).next_update(self.certificate.not_valid_after_utc)
+        for serial in revoked:
+            entry = x509.RevokedCertificateBuilder().serial_number(int(serial, 16)).revocation_date(now)
+            builder = builder.add_revoked_certificate(entry.build())
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
     def _device(
-        self, public: PublicKey, device_id: str, account: str, now: datetime, private: Secret | None
+        self,
+        public: PublicKey,
+        device_id: str,
+        account: str,
+        now: datetime,
+        private: Secret | None,
+        name: str | None,
     ) -> DeviceCertificate:
         subject = x509.Name(
             [
                 x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, account),
-                x509.NameAttribute(NameOID.COMMON_NAME, device_id),
+                x509.NameAttribute(NameOID.COMMON_NAME, name or device_id),
             ]
         )
         names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"urn:fleetgate:{account}:{device_id}")])
@@ -133,6 +155,30 @@ class LocalAuthority:
         ):
             builder = builder.add_extension(extension, critical=critical)
         return builder.sign(self._key, hashes.SHA256())
+
+
+class RevocationLists:
+    """Signs one list after the other. By its date the newer one counts, and a date has no fractions of a second: so
+    each is a second later than the one before, beginning a while ago."""
+
+    def __init__(self, authority: LocalAuthority, now: Callable[[], datetime], former: Path) -> None:
+        """former: the list that was signed last, where there is one. Raises InvalidInput when it is none."""
+        self._authority, self._now = authority, now
+        self._last = _date_of(former) if former.exists() else now() - BACKDATED
+        self._signing = threading.Lock()
+
+    def signed(self, revoked: Iterable[str]) -> str:
+        """PEM."""
+        with self._signing:
+            self._last = max(self._now() - BACKDATED, self._last + timedelta(seconds=1))
+            return self._authority.crl(revoked, self._last)
+
+
+def _date_of(former: Path) -> datetime:
+    try:
+        return x509.load_pem_x509_crl(former.read_bytes()).last_update_utc
+    except ValueError:
+        raise InvalidInput([Problem(str(former), "must be a revocation list", "something else")]) from None
 
 
 def csr_key_digest(csr: str) -> str:

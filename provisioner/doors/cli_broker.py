@@ -65,8 +65,13 @@ def check(name: str | None, config: Path, output: str | None, quiet: bool) -> No
 
 def _choose(brokers: "tuple[BrokerSettings, ...]", name: str | None, software: str = "") -> "BrokerSettings":
     """The one of that name, or the only one of that software."""
-    fit = [each for each in brokers if each.kind.startswith(software) and name in (None, each.name)]
+    run_by_it = [each for each in brokers if _is_run_by(software, each.kind)]
+    fit = [each for each in run_by_it if name in (None, each.name)]
     if len(fit) == 1:
         return fit[0]
-    known = ", ".join(each.name for each in brokers if each.kind.startswith(software)) or "none"
+    known = ", ".join(each.name for each in run_by_it) or "none"
     raise click.UsageError(f"name one account broker{f' of {software}' if software else ''} of the settings: {known}")
+
+
+def _is_run_by(software: str, kind: str) -> bool:
+    return kind.startswith(software) or (software == "mosquitto" and kind == "certificate")

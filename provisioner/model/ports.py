@@ -113,6 +113,7 @@ class BrokerUser:
     verifier: digest of the password for brokers that ask us. password: clear, for brokers that keep a hash of
     their own; None once the device is confirmed, and then the broker keeps what it has.
     coupling: STRICT or LOOSE, inheritance already resolved.
+    certificates: serials that were made for this user, lower-case hex, the valid one last.
     """
 
     account: str
@@ -123,6 +124,7 @@ class BrokerUser:
     enabled: bool = True
     reserved: bool = False
     coupling: Coupling = Coupling.STRICT
+    certificates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +149,8 @@ class Capabilities:
     reports_leaving: a device that leaves is sighted too.
     refusal_disconnects: a refused SUBSCRIBE or PUBLISH ends the connection.
     client_id_forbidden: characters that a client id must not have there, each of them.
+    certificate_logins: a device is known by its certificate alone, whose common name is ``<account>/<client id>``.
+    home_characters_max: of that name; None where it has no such limit.
     """
 
     kicks: bool
@@ -158,7 +162,18 @@ class Capabilities:
     reports_leaving: bool = True
     refusal_disconnects: bool = False
     client_id_forbidden: str = ""
+    certificate_logins: bool = False
+    home_characters_max: int | None = None
     users_max: int | None = None
+
+    def refuses(self, account: str, client_id: str) -> str | None:
+        """The rule that this client id breaks there, None when it breaks none."""
+        if any(c in self.client_id_forbidden for c in client_id):
+            return f"must not contain any of {self.client_id_forbidden!r}"
+        longest = self.home_characters_max
+        if longest is not None and len(account) + 1 + len(client_id) > longest:
+            return f"must be at most {longest - 1 - len(account)} characters"
+        return None
 
 
 class AccountBroker(Protocol):

@@ -41,6 +41,7 @@ class AccountUser:
     id: ``<account>/<username>``. client_id: of the device that it was made for.
     broker: name of the account broker that it was made on.
     coupling: STRICT or LOOSE, the inheritance resolved when it was made.
+    certificates: serials of what was signed for it, lower-case hex; all but the last are replaced ones.
     """
 
     kind: ClassVar[str] = "account_user"
@@ -57,6 +58,7 @@ class AccountUser:
     reserved: bool = False
     coupling: Coupling = Coupling.STRICT
     enabled: bool = True
+    certificates: tuple[str, ...] = ()
     version: int = 0
 
     def unique(self) -> dict[str, str]:

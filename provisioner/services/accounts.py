@@ -41,6 +41,7 @@ class Accounts:
         url = fields.text("broker_url", names.check_endpoint, required=default_url is None) or default_url or ""
         coupling, certificates = self._coupling(fields), self._certificates(fields)
         enabled = fields.flag("enabled") if fields.given("enabled") else True
+        self._check_login(fields, broker, certificates)
         fields.finish()
         account = Account(
             id=name,
@@ -73,6 +74,9 @@ class Accounts:
         changed = {key: read() for key, read in readers.items() if raw.get(key) is not None}
         if changed.get("broker", account.broker) != account.broker and "broker_url" not in changed:
             changed["broker_url"] = self._platform.broker_urls.get(changed["broker"], account.broker_url)
+        self._check_login(
+            fields, changed.get("broker", account.broker), changed.get("certificates", account.certificates)
+        )
         fields.finish()
         if "broker" in changed:
             await self._check_carried(name, changed["broker"])
@@ -129,15 +133,20 @@ class Accounts:
             fields.problem("broker", f"must be one of: {', '.join(sorted(self._platform.brokers))}", broker)
         return broker
 
+    def _check_login(self, fields: Fields, broker: str, mode: CertificateMode) -> None:
+        known = self._platform.brokers.get(broker)
+        if known is not None and known.capabilities().certificate_logins and mode is CertificateMode.OFF:
+            fields.problem("certificates", f"must not be off: on broker {broker} the certificate is the login", mode)
+
     async def _check_carried(self, name: str, broker: str) -> None:
         """Raises Conflict when a request has a client id that this broker cannot have."""
-        forbidden = self._platform.broker(broker).capabilities().client_id_forbidden
+        can = self._platform.broker(broker).capabilities()
         after: str | None = None
-        while forbidden:
+        while can.client_id_forbidden or can.home_characters_max:
             page = await self._platform.store.page(ProvisionRequest, where={"account": name}, after=after, limit=1000)
             for request in page.items:
-                if request.is_open and any(c in forbidden for c in request.client_id):
-                    raise Conflict(f"broker {broker} cannot have the client id of {request.id}: none of {forbidden!r}")
+                if request.is_open and (rule := can.refuses(name, request.client_id)):
+                    raise Conflict(f"broker {broker} cannot have the client id of {request.id}: it {rule}")
             if (after := page.after) is None:
                 return
 

@@ -208,4 +208,5 @@ def _as_known(user: AccountUser, password: Secret | None, *, enabled: bool) -> B
         enabled=enabled,
         reserved=user.reserved,
         coupling=user.coupling,
+        certificates=user.certificates,
     )

@@ -9,6 +9,7 @@ from provisioner.model.account import Account, CertificateMode
 from provisioner.model.audit import AuditEvent
 from provisioner.model.decision import Circumstances
 from provisioner.model.device import Device, DeviceConnection, DeviceMove, move
+from provisioner.model.errors import InvalidInput, Problem
 from provisioner.model.messages import Answer, Delivery, ProvisionMessage, Status
 from provisioner.model.ports import Put, Unit
 from provisioner.model.request import Grant, ProvisionRequest, RequestMove
@@ -56,7 +57,7 @@ class Granting:
             account = _as_granted(account, before, former.delivery)
         answer, certificate = self._answer(message, request, account, device, former)
         assert answer.delivery is not None
-        user = self._user(request, account, answer.delivery, before)
+        user = self._user(request, account, answer.delivery, before, certificate)
         unit = self._unit(address, message, case, answer, certificate, user)
         reach("before_commit")
         await self._platform.store.commit(unit)
@@ -113,16 +114,25 @@ class Granting:
         delivered: Delivery | None,
     ) -> DeviceCertificate | None:
         """A new certificate, or None when the account uses none or the device was already given this key's."""
+        authority, now = self._platform.authority, self._platform.now()
+        name = self._login_name(account, request.client_id)
         if not self._certifies(message, account):
+            if name is not None:
+                raise InvalidInput([Problem("csr", "is required: the certificate is the login there", "nothing")])
             return None
         if message.csr is not None:
             before = request.grant.csr_digest if request.grant and delivered else None
             if before == csr_key_digest(message.csr):
                 return None
-            return self._platform.authority.for_csr(message.csr, device_id, account.id, self._platform.now())
+            return authority.for_csr(message.csr, device_id, account.id, now, name)
         if delivered is not None and delivered.private_key is not None:
             return None
-        return self._platform.authority.with_new_key(device_id, account.id, self._platform.now())
+        return authority.with_new_key(device_id, account.id, now, name)
+
+    def _login_name(self, account: Account, client_id: str) -> str | None:
+        """The common name where the certificate is the login; else None: the device's id will do."""
+        broker = self._platform.brokers.get(account.broker)
+        return f"{account.id}/{client_id}" if broker and broker.capabilities().certificate_logins else None
 
     def _unit(
         self,
@@ -180,7 +190,12 @@ class Granting:
         )
 
     def _user(
-        self, request: ProvisionRequest, account: Account, delivery: Delivery, former: AccountUser | None
+        self,
+        request: ProvisionRequest,
+        account: Account,
+        delivery: Delivery,
+        former: AccountUser | None,
+        certificate: DeviceCertificate | None,
     ) -> AccountUser:
         id = account_user_id(account.id, delivery.username)
         return AccountUser(
@@ -194,6 +209,7 @@ class Granting:
             created_at=former.created_at if former else self._platform.now(),
             reserved=request.reserve_user,
             coupling=request.coupling.within(account.coupling),
+            certificates=(*(former.certificates if former else ()), *([certificate.serial] if certificate else ())),
             version=former.version if former else 0,
         )
 

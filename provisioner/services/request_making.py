@@ -126,9 +126,8 @@ class RequestMaking:
     def _check_broker(self, wanted: RequestDraft, account: Account) -> None:
         """F-09: what a name may not contain on the broker where the device will live."""
         broker = self._platform.brokers.get(account.broker)
-        forbidden = broker.capabilities().client_id_forbidden if broker else ""
-        if any(c in forbidden for c in wanted.client_id):
-            rule = f"must not contain any of {forbidden!r}, as account broker {account.broker} cannot have it"
+        if broker is not None and (rule := broker.capabilities().refuses(account.id, wanted.client_id)):
+            rule = f"{rule}, as account broker {account.broker} cannot have it"
             raise InvalidInput([Problem("client_id", rule, shape(wanted.client_id))])
 
     async def _check_client_id(self, wanted: RequestDraft) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """A device of the contract suites: paho-mqtt over a real socket, driven by blocking calls with deadlines."""
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -36,6 +37,7 @@ class Device:
         password: str | None = None,
         ca_file: Path | None = None,
         will: tuple[str, bytes, bool] | None = None,
+        certificate: tuple[Path, Path] | None = None,
     ) -> None:
         self._address = address
         self._answers: dict[int, list[ReasonCode]] = {}
@@ -46,7 +48,8 @@ class Device:
         if username is not None or password is not None:
             self._client.username_pw_set(username, password)
         if ca_file is not None:
-            self._client.tls_set(ca_certs=str(ca_file))
+            own = (None, None) if certificate is None else (str(certificate[0]), str(certificate[1]))
+            self._client.tls_set(str(ca_file), *own)
         if will is not None:
             self._client.will_set(will[0], will[1], qos=1, retain=will[2])
         self._client.on_connect = self._on_connect
@@ -56,7 +59,10 @@ class Device:
 
     def connect(self) -> str:
         """paho's name of the return code, ``closed`` when the server hung up without one."""
-        self._client.connect(*self._address, keepalive=30)
+        try:
+            self._client.connect(*self._address, keepalive=30)
+        except (ssl.SSLError, ConnectionResetError, BrokenPipeError):
+            return "closed"  # refused within the handshake
         self._client.loop_start()
         assert until(lambda: self._verdict is not None), "the server neither answered nor hung up"
         return str(self._verdict)

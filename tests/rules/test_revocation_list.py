@@ -1,0 +1,148 @@
+"""Revocation lists, and the record of whose certificates are on them."""
+
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioner.account_brokers.certificate_record import CertificateRecord, Change, Holder
+from provisioner.authority.local_ca import BACKDATED, LocalAuthority, RevocationLists
+from provisioner.model.errors import InvalidInput, Unavailable
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+AUTHORITY = LocalAuthority.create("Acme provisioning", NOW)
+
+
+def read(pem: str) -> x509.CertificateRevocationList:
+    return x509.load_pem_x509_crl(pem.encode())
+
+
+def test_a_list_names_the_serials_and_is_the_authoritys() -> None:
+    """It is signed by the authority and good as long as that is, so that it never runs out and refuses everybody."""
+    made = read(AUTHORITY.crl(["0a", "ff00"], NOW))
+    public = AUTHORITY.certificate.public_key()
+    assert made.is_signature_valid(public)  # type: ignore[arg-type]  # an elliptic curve key, as the authority's is
+    assert made.next_update_utc == AUTHORITY.certificate.not_valid_after_utc
+    assert sorted(each.serial_number for each in made) == [0x0A, 0xFF00]
+    assert list(read(AUTHORITY.crl([], NOW))) == []
+
+
+def test_each_list_is_newer_than_the_one_before(tmp_path: Path) -> None:
+    """Lists are told apart by whole seconds: also two of one second, also across a restart, and never in the future."""
+    former = tmp_path / "revoked.pem"
+    lists = RevocationLists(AUTHORITY, lambda: NOW, former)
+    dates = [read(lists.signed([])).last_update_utc for _ in range(3)]
+    former.write_text(lists.signed([]))
+    dates += [read(former.read_text()).last_update_utc]
+    dates += [read(RevocationLists(AUTHORITY, lambda: NOW, former).signed([])).last_update_utc]
+    assert dates == [NOW - BACKDATED + timedelta(seconds=n) for n in range(1, 6)]
+
+
+def test_what_is_no_list_is_told(tmp_path: Path) -> None:
+    """A damaged file is named, and not taken for an empty list."""
+    (tmp_path / "revoked.pem").write_text("nothing")
+    with pytest.raises(InvalidInput, match="revocation list"):
+        RevocationLists(AUTHORITY, lambda: NOW, tmp_path / "revoked.pem")
+
+
+def test_a_certificate_bears_the_given_name() -> None:
+    """The common name is the login's where a broker wants one; the device's id stays in the other names."""
+    made = AUTHORITY.with_new_key("dev-1", "acme", NOW, "acme/gw1")
+    certificate = x509.load_pem_x509_certificate(made.certificate.encode())
+    assert certificate.subject.rfc4514_string() == "CN=acme/gw1,OU=acme"
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> CertificateRecord:
+    made = CertificateRecord(tmp_path)
+    made.load(0)
+    return made
+
+
+def holder(number: int, *certificates: str, client_id: str = "gw1", enabled: bool = True) -> Holder:
+    return Holder("acme", f"user-{number}", client_id, certificates, enabled, 0)
+
+
+def test_only_the_last_certificate_of_who_holds_the_name_is_good(record: CertificateRecord) -> None:
+    """D7: a replaced one is refused, and a former grant's; what is taken back makes the former one good again."""
+    assert record.put(holder(1, "a1")) == Change()
+    assert record.put(holder(1, "a1")) == Change()
+    assert record.put(holder(1, "a1", "a2")) == Change(ends=True)
+    assert record.refused() == ["a1"]
+    assert record.put(holder(2, "b1")) == Change(ends=True)
+    assert record.refused() == ["a1", "a2"]
+    assert record.remove("user-2", 5.0) == Change(ends=True, begins=True)
+    assert record.refused() == ["a1", "b1"]
+    assert record.put(holder(1, "a1", "a2", enabled=False)) == Change(ends=True)
+    assert record.put(holder(1, "a1", "a2")) == Change(begins=True)
+    assert record.remove("nobody", 5.0) == Change()
+
+
+def test_a_put_that_is_told_again_changes_no_turn(record: CertificateRecord, tmp_path: Path) -> None:
+    """A start tells users in any order: who held the name before still does, after a crash too."""
+    record.put(holder(2, "b1"))
+    record.put(holder(1, "a1"))
+    again = CertificateRecord(tmp_path)
+    again.load(0)
+    for number, serial in ((1, "a1"), (2, "b1")):
+        again.put(holder(number, serial))
+    assert again.refused() == ["b1"]
+    assert again.at("acme/gw1") == Holder("acme", "user-1", "gw1", ("a1",), True, 2)
+
+
+def test_the_record_is_ours_alone_and_bounded(record: CertificateRecord, tmp_path: Path) -> None:
+    """Nobody else reads it; who is long gone, and every line but the latest of a user, is left out at a start."""
+    path = tmp_path / "certificates.jsonl"
+    for number in range(3):
+        record.put(holder(number, f"a{number}", client_id=f"gw{number}"))
+        record.put(holder(number, f"a{number}", client_id=f"gw{number}", enabled=False))
+        record.remove(f"user-{number}", float(number))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(path.read_text().splitlines()) == 9
+    again = CertificateRecord(tmp_path)
+    again.load(1.5)
+    assert again.refused() == ["a2"]
+    assert len(path.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["nothing\n", "[1]\n", '["acme"]\n', "[1,2,3,4,5,6,7]\n"])
+def test_a_damaged_record_is_told(tmp_path: Path, text: str) -> None:
+    """A record that cannot be read must not be taken for one that refuses nobody."""
+    (tmp_path / "certificates.jsonl").write_text(text)
+    with pytest.raises(Unavailable):
+        CertificateRecord(tmp_path).load(0)
+
+
+def _steps() -> Iterator[tuple[str, int]]:
+    for number in range(3):
+        yield from ((what, number) for what in ("put", "renew", "disable", "remove"))
+
+
+@given(st.lists(st.sampled_from(list(_steps())), max_size=12))
+def test_what_is_said_of_a_change_is_what_changed(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
+) -> None:
+    """Whatever comes in whatever order: a change is told when it is one, and a reader of the file sees the same."""
+    folder = tmp_path_factory.mktemp("record")
+    record = CertificateRecord(folder)
+    record.load(0)
+    given_out: dict[int, int] = {}
+    for what, number in steps:
+        before = set(record.refused())
+        given_out[number] = given_out.get(number, 1) + (what == "renew")
+        serials = [f"{number}{n:02}" for n in range(given_out[number])]
+        told = (
+            record.remove(f"user-{number}", 1.0)
+            if what == "remove"
+            else record.put(holder(number, *serials, enabled=what != "disable"))
+        )
+        after = set(record.refused())
+        assert told == Change(ends=bool(after - before), begins=bool(before - after))
+    again = CertificateRecord(folder)
+    again.load(0)
+    assert again.refused() == record.refused()
