@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from provisioner.doors.cli import cli
 from provisioner.doors.cli_frame import Command
 from tests.support.installation import CLI, ROOT, Installation
+from tests.support.mosquitto import MosquittoServer, mosquitto_settings
 from tests.support.ports import free_ports
 
 DEADLINE_S = 20.0
@@ -58,9 +59,22 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def mosquitto_plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A service with the mosquitto that the examples of ``fleetgate broker`` speak of, which runs."""
+    south = mosquitto_settings("mosquitto-files", "south")
+    made = Installation(tmp_path_factory.mktemp("mosquitto-plant"), account_brokers=[south])
+    with MosquittoServer(south, made.folder), made.running():
+        yield made
+
+
 @pytest.fixture
 def there(plant: Installation, monkeypatch: pytest.MonkeyPatch) -> Installation:
     """In the installation's folder."""
+    return stand_in(plant, monkeypatch)
+
+
+def stand_in(plant: Installation, monkeypatch: pytest.MonkeyPatch) -> Installation:
     monkeypatch.chdir(plant.folder)
     for name in ("FLEETGATE_CONFIG", "FLEETGATE_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
@@ -74,9 +88,11 @@ def run(*arguments: str, status: int = 0) -> Result:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_example_of_a_help_works(there: Installation, example: str) -> None:
+def test_example_of_a_help_works(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, example: str) -> None:
     """EC-42: what a help shows can be typed as it stands, and everything can be done without a person looking on."""
     words = shlex.split(example)
+    where = "mosquitto_plant" if words[1] == "broker" else "plant"
+    stand_in(request.getfixturevalue(where), monkeypatch)
     target = words[words.index(">") + 1] if ">" in words else None
     result = run(*(words[1:] if target is None else words[1 : words.index(">")]))
     if target is not None:
