@@ -66,6 +66,7 @@ FULL: list[Noun | AuditEvent] = [
         verifier="hmac1$k$x",
         created_at=NOON,
         permissions=("broker:connect", "other"),
+        certificates=("0a1b", "2c3d"),
         reserved=True,
         coupling=Coupling.LOOSE,
         enabled=False,
