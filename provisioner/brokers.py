@@ -46,6 +46,10 @@ async def check(each: BrokerSettings, base: Path) -> Sequence[Check]:
     """What a look from outside says of a running account broker. Raises Unavailable."""
     if isinstance(each, MosquittoPart):
         return await check_mosquitto(each, base)
+    if isinstance(each, HttpCallbackSettings):
+        from provisioner.callback_setup import look_at
+
+        return await look_at(each, base)
     return [Check(each.kind, True, "runs inside the service: see `fleetgate selftest`")]
 
 

@@ -13,6 +13,7 @@ from provisioner.account_brokers.http_callback import HttpCallbackBroker
 from provisioner.account_brokers.http_client import ManagementClient
 from provisioner.account_brokers.http_server import Handler, HttpServer
 from provisioner.account_brokers.management import EmqxManagement, Management, RabbitManagement
+from provisioner.account_brokers.mosquitto_check import Check
 from provisioner.account_brokers.mosquitto_user_files import read_or_make_secret
 from provisioner.account_brokers.user_book import Verify
 from provisioner.callback_settings import HttpCallbackSettings, ManagementSettings
@@ -45,6 +46,31 @@ def callback_broker(
         management=_management(each, each.management, base) if each.management else None,
         control_prefix=control_prefix,
     )
+
+
+async def look_at(each: HttpCallbackSettings, base: Path) -> list[Check]:
+    """Whether our endpoint answers who proves itself, and nobody else, and whether devices can be cut."""
+    checks = []
+    if not each.callback_tls:
+        url, stranger = f"http://{each.callback_host}:{each.callback_port}", generate.password()
+        own = read_or_make_secret(base / each.secret_file, stranger)
+        for name, secret, expected in (("endpoint", own, 400), ("stranger", stranger, 401)):
+            checks.append(await _look_at_endpoint(name, ManagementClient((url,), each.name, secret), expected))
+    if each.management is not None:
+        try:
+            await _management(each, each.management, base).reach()
+            checks.append(Check("management", True, "connections can be looked for and cut"))
+        except Unavailable as error:
+            checks.append(Check("management", False, str(error)))
+    return checks
+
+
+async def _look_at_endpoint(name: str, client: ManagementClient, expected: int) -> Check:
+    try:
+        status = (await client.ask("POST", "/check")).status
+    except Unavailable:
+        return Check(name, False, "the service does not answer; does it run with these settings?")
+    return Check(name, status == expected, f"answered with status {status}, {expected} is right")
 
 
 def _format(each: HttpCallbackSettings) -> CallbackFormat:

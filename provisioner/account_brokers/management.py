@@ -18,6 +18,9 @@ class Management(Protocol):
 
         client_id: None for all of the user's."""
 
+    async def reach(self) -> None:
+        """Returns when connections could be looked for just now."""
+
 
 @dataclass(frozen=True, slots=True)
 class RabbitManagement:
@@ -35,6 +38,9 @@ class RabbitManagement:
         _granted(await self.client.ask("DELETE", path))
         return True
 
+    async def reach(self) -> None:
+        _granted(await self.client.ask("GET", "/api/connections?page=1&page_size=1"))
+
 
 @dataclass(frozen=True, slots=True)
 class EmqxManagement:
@@ -48,6 +54,9 @@ class EmqxManagement:
         listed = await self.client.ask("GET", f"/api/v5/clients?limit=1000&username={quote(username, safe='')}")
         # A list, so that all of them are cut.
         return any([await self._cut(each["clientid"]) for each in json.loads(_granted(listed))["data"]])
+
+    async def reach(self) -> None:
+        _granted(await self.client.ask("GET", "/api/v5/clients?limit=1"))
 
     async def _cut(self, client_id: str) -> bool:
         cut = await self.client.ask("DELETE", f"/api/v5/clients/{quote(client_id, safe='')}")

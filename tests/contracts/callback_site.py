@@ -38,6 +38,9 @@ class Cuts:
         self.made.append((username, client_id))
         return True
 
+    async def reach(self) -> None:
+        """Always."""
+
 
 @dataclass
 class Site:

@@ -8,10 +8,34 @@ import pytest
 from provisioner.account_brokers.callback_values import HttpRequest, HttpResponse
 from provisioner.account_brokers.http_client import ManagementClient
 from provisioner.account_brokers.http_server import HttpServer
-from provisioner.account_brokers.management import EmqxManagement
+from provisioner.account_brokers.management import EmqxManagement, RabbitManagement
 from provisioner.model.errors import Unavailable
 from provisioner.model.secret import Secret
 from tests.contracts.account_broker_contract import LoopThread
+
+
+@pytest.mark.parametrize("kind", [EmqxManagement, RabbitManagement])
+@pytest.mark.parametrize(("status", "fits"), [(200, True), (401, False), (503, False)])
+def test_management_is_looked_at(kind: type[EmqxManagement] | type[RabbitManagement], status: int, fits: bool) -> None:
+    """A key that is refused, or an interface that is not there, is told before anybody has to be cut."""
+
+    async def rest(request: HttpRequest) -> HttpResponse:
+        assert request.method == "GET"
+        return HttpResponse(status, b"[]")
+
+    loop = LoopThread()
+    server = HttpServer("127.0.0.1", 0, rest)
+    try:
+        loop.run(server.start())
+        client = ManagementClient((f"http://127.0.0.1:{server.address[1]}",), "key", Secret("secret-word"))
+        if fits:
+            loop.run(kind(client).reach())
+        else:
+            with pytest.raises(Unavailable):
+                loop.run(kind(client).reach())
+        loop.run(server.stop())
+    finally:
+        loop.close()
 
 
 @pytest.mark.parametrize(("status", "cut"), [(204, True), (404, False)])
