@@ -6,9 +6,11 @@ paho's own loop waits in ``select``, which takes no descriptor beyond 1,023; a s
 import select
 import socket
 import ssl
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,6 +37,15 @@ class Door:
 
 
 @dataclass(frozen=True, slots=True)
+class Login:
+    """tls: shows the device's certificate, in the place of the door's; None where passwords are what counts."""
+
+    username: str
+    password: Secret
+    tls: ssl.SSLContext | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Will:
     topic: str
     payload: bytes
@@ -52,9 +63,9 @@ def door_of(url: str, tls: ssl.SSLContext) -> Door:
     )
 
 
-def trusting(pems: Iterable[str], *, by_name: bool) -> ssl.SSLContext:
+def trusting(pems: Iterable[str], *, by_name: bool, shown: tuple[str, Secret] | None = None) -> ssl.SSLContext:
     """Trusts these certificates, a server's own among them. by_name: checks the host name, and trusts as well what
-    this host trusts; without it the server is known by its certificate alone."""
+    this host trusts; without it the server is known by its certificate alone. shown: our certificate and its key."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -62,7 +73,18 @@ def trusting(pems: Iterable[str], *, by_name: bool) -> ssl.SSLContext:
     if by_name:
         context.load_default_certs()
     context.load_verify_locations(cadata="\n".join(pems))
+    if shown is not None:
+        _show(context, *shown)
     return context
+
+
+def _show(context: ssl.SSLContext, certificate: str, key: Secret) -> None:
+    """By way of files, for ``ssl`` reads nothing else; in a folder of ours alone, and gone at once."""
+    with tempfile.TemporaryDirectory() as folder:
+        both = Path(folder) / "both.pem"
+        both.touch(0o600)
+        both.write_text(certificate + key.reveal(), "ascii")
+        context.load_cert_chain(both)
 
 
 class _Client(mqtt.Client):
@@ -100,21 +122,21 @@ class Probe:
         self,
         door: Door,
         client_id: str,
-        login: tuple[str, Secret] | None,
+        login: Login | None,
         until_s: float,
         *,
         clean: bool = True,
         will: Will | None = None,
     ) -> None:
-        """login: username and password; None comes without."""
+        """login: None comes without."""
         self._door, self._until_s = door, until_s
         self._verdict: str | None = None  # of the CONNACK; empty when it lets in
         self._answered: dict[int, bool] = {}
         self._heard: list[bytes] = []
         self.failure = ""
-        self._client = self._made(client_id, clean)
+        self._client = self._made(client_id, clean, login.tls if login else None)
         if login is not None:
-            self._client.username_pw_set(login[0], login[1].reveal())
+            self._client.username_pw_set(login.username, login.password.reveal())
         if will is not None:
             self._client.will_set(will.topic, will.payload, 1, will.retain)
 
@@ -177,7 +199,7 @@ class Probe:
         """Without a word: where a broker publishes the Will."""
         self._client.drop()
 
-    def _made(self, client_id: str, clean: bool) -> _Client:
+    def _made(self, client_id: str, clean: bool, own: ssl.SSLContext | None) -> _Client:
         client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
@@ -189,7 +211,7 @@ class Probe:
         client.connect_timeout = PATIENCE_S
         client.max_inflight_messages_set(200)
         if self._door.tls is not None:
-            client.tls_set_context(self._door.tls)
+            client.tls_set_context(own or self._door.tls)
         if self._door.path is not None:
             client.ws_set_options(path=self._door.path)
         client.on_connect = self._on_connect

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from provisioner.model.secret import Secret
+from provisioner.link.probe import Login
 
 ACCOUNT_PREFIX: Final = "fleetgate-selftest-"
 _THROW_AWAY = re.compile(f"{ACCOUNT_PREFIX}[0-9A-Z]{{16}}", re.ASCII)
@@ -80,7 +80,7 @@ RULES: Final = (
     Rule(
         "takeover-wrong-password",
         "a client id is not taken without its user's password",
-        "a wrong password got in as the other device, or cut it off, or made it deaf",
+        "a wrong password, or a forged certificate, got in as the other device, or cut it off, or made it deaf",
         _LOGIN,
     ),
     Rule(
@@ -102,8 +102,7 @@ class Party:
     topics: all on which anything of it may be seen, or said to it."""
 
     client_id: str
-    username: str
-    password: Secret
+    login: Login
     speaks: Sequence[str]
     hears: Sequence[str]
     topics: Sequence[str]

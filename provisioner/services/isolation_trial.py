@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from provisioner.link.probe import Door, Probe, Will
-from provisioner.model.secret import Secret
+from provisioner.link.probe import Door, Login, Probe, Will
 from provisioner.services.isolation import (
     HOLDER,
     READING,
@@ -26,6 +25,7 @@ from provisioner.services.isolation import (
 
 TRIAL_S_MAX = 10.0
 QUIET_S = 0.15  # at the end, for what a broker delivers late
+SOON_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +41,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cast:
-    """Who takes part. wrong: a password of nobody. stranger: a client id of nobody. run: unguessable."""
+    """Who takes part. impostors: logins by which nobody may come as the holder. stranger: a client id of nobody. run:
+    unguessable."""
 
     holder: Party
     spy: Party
-    wrong: Secret
+    impostors: Sequence[Login]
     stranger: str
     run: str
 
@@ -63,6 +64,8 @@ class Trial:
         self._numbers = count(1)
         self._rule = RULES[0].name
         self._tried: set[str] = set()
+        self._refused: set[str] = set()  # filters
+        self._cuts = False  # who asks for what is not his
         self._leaks: dict[str, str] = {}
         self._live: dict[str, Probe] = {}
         self._parties: Mapping[str, Party] = {HOLDER: cast.holder, SPY: cast.spy}
@@ -141,10 +144,11 @@ class Trial:
         self._unsubscribe(granted)
 
     def _write(self, *, retain: bool) -> None:
-        self._settle_spy()
-        for topic in self._cast.holder.topics:
-            self._live[SPY].publish(topic, self._stamp(SPY), retain=retain)
-        if not self._settle_spy():  # it cuts who writes where he may not: one topic at a time
+        if not self._cuts:
+            for topic in self._cast.holder.topics:
+                self._live[SPY].publish(topic, self._stamp(SPY), retain=retain)
+            self._cuts = not self._settle_spy()
+        if self._cuts:  # one topic at a time, or the others would not be tried
             for topic in self._cast.holder.topics:
                 self._live[SPY].publish(topic, self._stamp(SPY), retain=retain)
                 self._settle_spy()
@@ -154,11 +158,10 @@ class Trial:
         self._settle()
 
     def _leave_will(self, *, retain: bool) -> None:
-        spy = self._cast.spy
         for topic in dict.fromkeys((self._cast.holder.topics[0], self._cast.holder.topics[-1])):
             self._live[SPY].leave()
             will = Will(topic, self._stamp(SPY), retain)
-            bearer = self._probe(spy.client_id, (spy.username, spy.password), will=will)
+            bearer = self._probe(self._cast.spy.client_id, self._cast.spy.login, will=will)
             if bearer.connect():
                 if self._target.refuses_wills:
                     self._leak("it was accepted where foreign ones are refused")
@@ -171,18 +174,16 @@ class Trial:
             self._settle()
 
     def _take_over_by_guessing(self) -> None:
-        holder, spy = self._cast.holder, self._cast.spy
-        for password in (self._cast.wrong, spy.password):
+        for login in self._cast.impostors:
             for clean in (True, False):
-                self._intrude((holder.username, password), clean=clean, refused=True)
+                self._intrude(login, clean=clean, refused=True)
 
     def _take_over_as_another(self) -> None:
-        spy = self._cast.spy
         for clean in (True, False):
-            self._intrude((spy.username, spy.password), clean=clean, refused=self._target.checks_client_id)
+            self._intrude(self._cast.spy.login, clean=clean, refused=self._target.checks_client_id)
         self._settle_spy()  # where a client id has no meaning, it has taken over from itself
 
-    def _intrude(self, login: tuple[str, Secret], *, clean: bool, refused: bool) -> None:
+    def _intrude(self, login: Login, *, clean: bool, refused: bool) -> None:
         """Come as the holder. It must not get in, or not matter to the holder in any way."""
         for _ in range(2):  # a holder that was lost once may have been lost by chance
             if self._come_as_holder(login, clean=clean, refused=refused):
@@ -190,7 +191,7 @@ class Trial:
             self._open(HOLDER)
         self._leak("the other device was cut off or made deaf")
 
-    def _come_as_holder(self, login: tuple[str, Secret], *, clean: bool, refused: bool) -> bool:
+    def _come_as_holder(self, login: Login, *, clean: bool, refused: bool) -> bool:
         """Whether the holder goes on undisturbed."""
         intruder = self._probe(self._cast.holder.client_id, login, clean=clean)
         if intruder.connect():
@@ -208,22 +209,26 @@ class Trial:
 
     # Steps of them
 
-    def _probe(
-        self, client_id: str, login: tuple[str, Secret], *, clean: bool = True, will: Will | None = None
-    ) -> Probe:
+    def _probe(self, client_id: str, login: Login, *, clean: bool = True, will: Will | None = None) -> Probe:
         return Probe(self._target.door, client_id, login, self._until_s, clean=clean, will=will)
 
     def _open(self, who: str) -> None:
         """A fresh connection in the place of the former one, with its own subscriptions and no other."""
+        self._connect(who)
+        self._subscribe_own(who)
+
+    def _connect(self, who: str) -> None:
         if who in self._live:
             self._collect()
             self._live[who].leave()
         party = self._parties[who]
-        probe = self._live[who] = self._probe(party.client_id, (party.username, party.password))
+        probe = self._live[who] = self._probe(party.client_id, party.login)
         if not probe.connect():
             raise NotTried(f"a device with valid credentials cannot connect: {probe.failure}")
-        for own in party.hears:
-            if not probe.subscribe(own):
+
+    def _subscribe_own(self, who: str) -> None:
+        for own in self._parties[who].hears:
+            if not self._live[who].subscribe(own):
                 raise NotTried("a device cannot subscribe to its own topics")
 
     def _settle(self) -> None:
@@ -246,16 +251,28 @@ class Trial:
         return self._live[who].await_payload(payload)
 
     def _subscribe(self, filters: Sequence[str]) -> Sequence[str]:
-        """Those that were granted. A broker may cut who asks for another: then it comes back and goes on."""
+        """Those that were granted; what was refused once is not asked again. A broker may cut who asks: then the spy
+        comes back for the next filter, and with its own subscriptions at the end only."""
         granted: list[str] = []
+        cut = False
         for each in filters:
+            if each in self._refused:
+                continue
             if self._live[SPY].subscribe(each):
                 granted.append(each)
-            elif not self._live[SPY].is_open:
-                self._open(SPY)
-                for former in granted:
-                    self._live[SPY].subscribe(former)
+                continue
+            self._refused.add(each)
+            if not self._live[SPY].is_open:
+                cut = self._cuts = True
+                self._connect(SPY)
+                self._subscribe_again(granted)
+        if cut:
+            self._subscribe_own(SPY)
         return granted
+
+    def _subscribe_again(self, filters: Sequence[str]) -> None:
+        for each in filters:
+            self._live[SPY].subscribe(each)
 
     def _unsubscribe(self, filters: Sequence[str]) -> None:
         for each in filters:
@@ -283,8 +300,8 @@ class Trial:
         return leaked_rule(self._cast.run, listener, payload, self._rule)
 
     def _rest(self) -> None:
-        for probe in self._live.values():
-            probe.listen(QUIET_S)
+        self._live[HOLDER].listen(QUIET_S)
+        self._live[SPY].listen(SOON_S)  # what came meanwhile waits in its socket
         self._collect()
 
     def _clear_away(self) -> None:

@@ -19,20 +19,15 @@ from provisioner.model.audit import AuditEvent
 from provisioner.model.errors import FleetgateError, Unavailable
 from provisioner.model.policy import AtStart
 from provisioner.model.ports import AccountBroker, BrokerUser
-from provisioner.model.request import ProvisionRequest
-from provisioner.model.secret import Secret
-from provisioner.model.topics import DeviceTopics, TopicRights
-from provisioner.model.user import ProvisionUser, account_user_id
-from provisioner.services.admission import rights_of
-from provisioner.services.isolation import ACCOUNT_PREFIX, BY_NAME, Party, Report, Verdict, is_throw_away
+from provisioner.services.isolation import BY_NAME, Report, Verdict, is_throw_away
+from provisioner.services.isolation_cast import cast_at_broker, cast_at_gate
 from provisioner.services.isolation_trial import Cast, Target, Trial
-from provisioner.services.platform import USER_PURPOSE, Platform
+from provisioner.services.platform import Platform
 from provisioner.services.stand_ins import StandIns
-from provisioner.vault import generate
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 30.0
+RETRY_S, RETRY_S_MAX = 30.0, 600.0
 UNPROVED = "its isolation is not proved yet"
 
 
@@ -73,11 +68,13 @@ class Proving:
             for report in await self._prove_or_log(None):
                 if report.leaks and report.target not in map(_of_broker, self._platform.brokers):
                     self._end_if_refusing(report)
+        wait_s = RETRY_S
         while True:
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(wait_s)
             swept = swept or await self._swept_all()
             if self._platform.refused:
                 await self._prove_or_log(sorted(self._platform.refused))
+            wait_s = min(wait_s * 2, RETRY_S_MAX) if self._platform.refused else RETRY_S
 
     async def _prove_or_log(self, brokers: Sequence[str] | None) -> Sequence[Report]:
         """A test that cannot be made is no reason to end the service."""
@@ -111,7 +108,7 @@ class Proving:
         }
 
     async def _prove_gate(self, name: str, door: Door) -> Report:
-        cast, requests = await self._strangers()
+        cast, requests = await cast_at_gate(self._platform)
         target = Target(
             name=f"gate {name}", door=door, refuses_subscribe=True, refuses_wills=True, checks_client_id=True
         )
@@ -129,40 +126,8 @@ class Proving:
 
         return await self._report(target, cast, admitted())
 
-    async def _strangers(self) -> tuple[Cast, Sequence[tuple[ProvisionUser, ProvisionRequest, TopicRights]]]:
-        account, ids = _names()
-        requests, parties = [], []
-        for number, client_id in enumerate(ids[:2]):
-            rights = rights_of(self._platform.dialects, client_id)
-            now, password, username = self._platform.now(), generate.password(), f"{account}-{number}"
-            verifier = await self._platform.passwords.verifier(username, password)
-            user = ProvisionUser(id=username, account=account, verifier=verifier, created_at=now)
-            request = ProvisionRequest(
-                id=generate.record_id("selftest"),
-                account=account,
-                client_id=client_id,
-                client_id_claim=client_id,
-                username=username,
-                activates_on=now,
-                created_at=now,
-                created_by="selftest",
-            )
-            requests.append((user, request, rights))
-            parties.append(_at_gate(client_id, username, password, rights))
-        return _cast(parties, ids), requests
-
     async def _prove_broker(self, broker: AccountBroker) -> Report:
-        account, ids = _names()
-        parties, users = [], []
-        for number, client_id in enumerate(ids[:2]):
-            password, username = generate.password(), f"{account}-{number}"
-            verifier = self._platform.ring.verifier(password, USER_PURPOSE, account_user_id(account, username))
-            users.append(
-                BrokerUser(
-                    account=account, username=username, client_id=client_id, verifier=verifier, password=password
-                )
-            )
-            parties.append(_at_broker(DeviceTopics(account, client_id, self._control_prefix), username, password))
+        cast, users = cast_at_broker(self._platform, broker, self._control_prefix, self._trusted())
         can = broker.capabilities()
         target = Target(
             name=_of_broker(broker.name),
@@ -183,7 +148,7 @@ class Proving:
                 # Even when the service is just being stopped.
                 await asyncio.shield(asyncio.ensure_future(_forget(broker, users)))
 
-        return await self._report(target, _cast(parties, ids), known())
+        return await self._report(target, cast, known())
 
     async def _report(
         self, target: Target, cast: Cast, present: contextlib.AbstractAsyncContextManager[None]
@@ -272,42 +237,6 @@ async def _forget(broker: AccountBroker, users: Sequence[BrokerUser]) -> None:
             await broker.remove_user(user.account, user.username)
         except Unavailable as error:
             log.warning("a user of the self-test is left at account broker %s: %s", broker.name, error)
-
-
-def _names() -> tuple[str, Sequence[str]]:
-    """A fresh account, and client ids of the spy, the holder and a stranger; the spy's begins the others'."""
-    first = f"selftest-{generate.letters(12)}"
-    return f"{ACCOUNT_PREFIX}{generate.letters(16)}", (first, f"{first}2", f"{first}3")
-
-
-def _cast(parties: Sequence[Party], ids: Sequence[str]) -> Cast:
-    spy, holder = parties
-    return Cast(holder=holder, spy=spy, wrong=generate.password(), stranger=ids[2], run=generate.letters(16))
-
-
-def _at_broker(topics: DeviceTopics, username: str, password: Secret) -> Party:
-    below = (topics.home, f"{topics.control_prefix}/{topics.home}")
-    said = tuple(f"{each}/selftest" for each in below)
-    return Party(
-        client_id=topics.client_id,
-        username=username,
-        password=password,
-        speaks=said,
-        hears=tuple(f"{each}/#" for each in below),
-        topics=(said[0], topics.home, said[1]),
-    )
-
-
-def _at_gate(client_id: str, username: str, password: Secret, rights: TopicRights) -> Party:
-    said, answered = tuple(sorted(rights.publish)), tuple(sorted(rights.subscribe))
-    return Party(
-        client_id=client_id,
-        username=username,
-        password=password,
-        speaks=said,
-        hears=(*answered, *((f"{rights.below}#",) if rights.below else ())),
-        topics=(*said, *answered),
-    )
 
 
 def _of_broker(name: str) -> str:

@@ -3,6 +3,7 @@
 import pytest
 
 from broker.access import covers
+from provisioner.link.probe import Login
 from provisioner.model.secret import Secret
 from provisioner.services.isolation import (
     HOLDER,
@@ -22,8 +23,7 @@ from provisioner.services.isolation import (
 RUN = "RUN0000000000000"
 AT_BROKER = Party(
     client_id="gw12",
-    username="user",
-    password=Secret("x"),
+    login=Login("user", Secret("x")),
     speaks=("acme/gw12/data", "$EDC/acme/gw12/data"),
     hears=("acme/gw12/#", "$EDC/acme/gw12/#"),
     topics=("acme/gw12/data", "acme/gw12", "$EDC/acme/gw12/data"),

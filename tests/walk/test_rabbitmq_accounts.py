@@ -22,6 +22,7 @@ FreshId = Callable[[], str]
 CUT_S = 2.0
 BROKER = "rabbit"
 FLEET = 200
+PROOF_S = 2.0
 
 
 @dataclass
@@ -92,6 +93,24 @@ def test_ec_31_a_device_ends_on_rabbitmq_and_is_confirmed_there(site: Site, fres
     shown = json.loads(site.installation.cli("account", "show", "acme", "-o", "json").stdout)
     can = shown["broker_capabilities"]
     assert (can["kicks"], can["refusal_disconnects"], can["mqtt5"]) == (True, True, False)
+
+
+def test_the_selftest_passes_on_rabbitmq(site: Site) -> None:
+    """RabbitMQ cuts who asks for what is not his: every rule is tried all the same, and holds."""
+    result = site.installation.ask("selftest", patience_s=60)
+    assert [check for check in result["checks"] if not check["passed"]] == []
+    report = {each["target"]: each for each in result["isolation"]}[f"account broker {BROKER}"]
+    assert report["took_s"] < 3 * PROOF_S
+
+
+def test_the_broker_is_looked_at_from_outside(site: Site) -> None:
+    """`broker check`: our endpoint knows who proves itself, and no stranger; the cluster's management answers."""
+    rows = json.loads(site.installation.cli("broker", "check", BROKER, "-o", "json").stdout)
+    assert [(row["name"], row["passed"]) for row in rows] == [
+        ("endpoint", True),
+        ("stranger", True),
+        ("management", True),
+    ]
 
 
 def test_f_08_a_disabled_device_is_cut_on_rabbitmq(site: Site, fresh_id: FreshId) -> None:

@@ -51,7 +51,7 @@ def test_the_command_prints_a_table_and_ends_with_0(shared_installation: Install
     assert "holds; tried in " in table
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "certificate"])
 def test_real_mosquitto_passes(tmp_path: Path, kind: str) -> None:
     """mosquitto as we configure it keeps devices apart, whether it refuses a filter or delivers nothing."""
     settings = mosquitto_settings(kind, "south", tls=True)
@@ -117,17 +117,19 @@ def test_an_open_mosquitto_breaks_every_rule(
         server.wait(10)
 
 
-MISCONFIGURED: dict[str, tuple[str, set[str]]] = {
-    "no access list": ("acl_file", READING | WRITING),
-    "no bound client id": ("use_username_as_clientid", {"takeover-other-user"}),
+MISCONFIGURED: dict[str, tuple[str, str, set[str]]] = {
+    "no access list": ("mosquitto-files", "acl_file", READING | WRITING),
+    "no bound client id": ("mosquitto-files", "use_username_as_clientid", {"takeover-other-user"}),
+    "no access list for certificates": ("certificate", "acl_file", READING | WRITING),
+    "no client id bound to a certificate": ("certificate", "use_username_as_clientid", {"takeover-other-user"}),
 }
 
 
 @pytest.mark.parametrize("mistake", MISCONFIGURED)
 def test_a_mosquitto_with_a_line_missing_is_found_out(tmp_path: Path, mistake: str) -> None:
     """The configuration that we render, less one line on the devices' listener: the rules that it stood for fail."""
-    line, rules = MISCONFIGURED[mistake]
-    settings = mosquitto_settings("mosquitto-files", "south")
+    kind, line, rules = MISCONFIGURED[mistake]
+    settings = mosquitto_settings(kind, "south", tls=True)
     installation = Installation(tmp_path / "installation", brokers=("unused",), account_brokers=[settings])
     installation.cli("broker", "render", "mosquitto", "--write")
     server = MosquittoServer(settings, installation.folder)
