@@ -263,6 +263,8 @@ class GateConnection(SessionDriver):
         if wait_s:
             self._wire.hold()
             await asyncio.sleep(wait_s)
+        if self._is_dismissed:
+            return  # another speaks for its identity by now; an answer that nobody hears must not be made
         self._bucket().take(self._hall.clock())
         self._hall.displace(self._hall.roster.claim(self.identity, self, self._hall.clock()), self)
         self._delivering = True

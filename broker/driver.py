@@ -77,6 +77,11 @@ class SessionDriver(ABC):
         """What the event loop talks to."""
         return self._wire
 
+    @property
+    def _is_dismissed(self) -> bool:
+        """Ended by us, not by its peer: what it said and was not handled yet counts no more."""
+        return self._reason is not None and self._reason not in _PEER_WENT
+
     def close(self, reason: Close) -> None:
         """Tell an MQTT 5 peer why, and close; nothing more is handled."""
         if not self._session.should_close:
@@ -155,15 +160,14 @@ class SessionDriver(ABC):
     def _end(self, reason: Close) -> None:
         """The session is closing: send its last words and let go. What the peer said before it went still counts."""
         self._flush()
-        peer_went = reason in _PEER_WENT
-        self._wire.close(self._hall.limits.linger_s, wait_for_peer=not peer_went)
+        self._wire.close(self._hall.limits.linger_s, wait_for_peer=reason not in _PEER_WENT)
         if self._reason is not None:
             return
         self._reason = reason
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not peer_went:
+        if self._is_dismissed:
             self._queue.clear()
         self._on_ended(reason)
 

@@ -64,6 +64,17 @@ def test_f16_while_one_is_engaged_others_get_a_conflict() -> None:
         house.until_closed("gw", Close.TAKEN_OVER)
 
 
+def test_f16_a_displaced_device_is_not_answered_any_more() -> None:
+    """F-16: what an older connection said and was not handled when a newer one displaced it is not handled at all."""
+    with running_gate(GateLimits(messages_burst=1, messages_per_s=2.0)) as house, device(house) as older:
+        assert older.ask(b"first", "gw") == b"answer:first"
+        older.send(Publish(request_topic("gw"), b"late", qos=1, packet_id=9))  # waits for its turn: half a second
+        with device(house) as newer:
+            house.until_closed("gw", Close.TAKEN_OVER)
+            assert [newer.ask(b"x", "gw", number) for number in (1, 2)] == [b"answer:x"] * 2
+        assert ("gw", "late") not in house.application.heard("received")
+
+
 def test_f16_too_many_contenders_are_told_busy() -> None:
     """F-16: the number of contenders is bounded; one more is not admitted."""
     with running_gate(GateLimits(contenders_max=1)) as house, device(house) as winner:
