@@ -12,10 +12,13 @@ MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 RECIPE_LINES_MAX = 3
 SCRIPT = ROOT / "scripts/system-packages"
 SCRIPT_TIMEOUT_S = 20
-PACKAGES = {"mosquitto", "mosquitto-clients", "faketime", "rabbitmq-server"}
+PACKAGES = {
+    *("faketime", "haproxy", "mosquitto", "mosquitto-clients"),
+    *("postgresql", "prometheus", "rabbitmq-server", "testssl.sh"),
+}
 PROGRAMS = (
     *("mosquitto", "mosquitto_passwd", "mosquitto_pub", "mosquitto_sub", "mosquitto_rr"),
-    *("faketime", "rabbitmq-server", "epmd"),
+    *("faketime", "rabbitmq-server", "epmd", "initdb", "haproxy", "promtool", "testssl"),
 )
 
 
@@ -56,7 +59,7 @@ class Host:
         program.chmod(0o755)
 
     def run(self) -> subprocess.CompletedProcess[str]:
-        environment = {"PATH": str(self.folder)}
+        environment = {"PATH": str(self.folder), "DAEMON_FOLDERS": ""}
         return subprocess.run(
             [self.folder / "bash", SCRIPT],
             env=environment,
@@ -104,7 +107,7 @@ def test_failed_installation_is_told(host: Host) -> None:
     host.add("apt-get", "exit 100")
     done = host.run()
     assert done.returncode == 1
-    assert "missing Debian packages: faketime mosquitto mosquitto-clients rabbitmq-server" in done.stderr
+    assert f"missing Debian packages: {' '.join(sorted(PACKAGES))}" in done.stderr
 
 
 def test_nothing_is_done_when_all_is_there(host: Host) -> None:
