@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -142,22 +142,22 @@ async def test_damage_inside_the_journal_is_kept_for_people(tmp_path: Path, capl
 
 
 FAILURES = [
-    ({"write"}, errno.ENOSPC),
-    ({"write"}, errno.EIO),
-    ({"fsync"}, errno.EIO),
-    ({"write", "truncate"}, errno.EIO),
-    ({"write", "truncate", "fsync", "replace"}, errno.EROFS),
+    (("write",), errno.ENOSPC),
+    (("write",), errno.EIO),
+    (("fsync",), errno.EIO),
+    (("write", "truncate"), errno.EIO),
+    (("write", "truncate", "fsync", "replace"), errno.EROFS),
 ]
 
 
-@pytest.mark.parametrize(("broken", "code"), FAILURES, ids=lambda value: str(value))
+@pytest.mark.parametrize(("broken", "code"), FAILURES, ids=str)
 @in_loop
-async def test_f42_a_failing_disk_is_no_success(tmp_path: Path, broken: set[str], code: int) -> None:
+async def test_f42_a_failing_disk_is_no_success(tmp_path: Path, broken: Sequence[str], code: int) -> None:
     """F-42: commits get Unavailable and change nothing, health is red, and both recover with the disk."""
     disk = FailingDisk()
     store = await TinyDbStore.open(tmp_path / "store", disk=disk)
     await store.commit(walk_unit(1))
-    disk.broken, disk.code = broken, code
+    disk.broken, disk.code = set(broken), code
     commits = [store.commit(walk_unit(number)) for number in range(2, 12)]
     outcomes = await asyncio.gather(*commits, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {Unavailable}

@@ -80,10 +80,9 @@ def test_ids_for_gateways_have_128_bits() -> None:
 # Recognising.
 
 
-@pytest.mark.parametrize("password", PASSWORDS[:20])
-def test_a_generated_password_looks_generated(password: str) -> None:
+def test_a_generated_password_looks_generated() -> None:
     """D8: what we made takes the fast path."""
-    assert generate.looks_generated(Secret(password))
+    assert all(generate.looks_generated(Secret(password)) for password in PASSWORDS)
 
 
 @pytest.mark.parametrize(
