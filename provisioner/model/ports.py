@@ -106,6 +106,44 @@ class Store(Protocol):
     async def close(self) -> None: ...
 
 
+class Signals(Protocol):
+    """Short messages to every process that has the store open, the sender among them.
+
+    A hint and never the only record: what is sent while a process has lost the store does not reach it."""
+
+    async def notify(self, message: str) -> None:
+        """Returns when it is on its way. At most 7,900 bytes of UTF-8, else InvalidInput. Raises Unavailable."""
+
+    def signals(self) -> AsyncIterator[str | None]:
+        """Each message sent from the first ``anext`` on, in order. None: some may have been missed, so look at the
+        records. Ends when the store is closed."""
+
+
+class Leases(Protocol):
+    """At most one holder a name, by the clock of the store. A holder that stops renewing loses it in time.
+
+    Time-outs cannot stop a holder that sleeps past its lease: what it does has to be harmless when done twice, or
+    be refused by the fencing number."""
+
+    async def acquire(self, name: str, holder: str, seconds: float) -> int | None:
+        """The fencing number, None: another one holds it. Greater each time that the lease passes on; whoever holds
+        it already keeps its number, for ``seconds`` from now. Raises Unavailable."""
+
+    async def renew(self, name: str, fence: int, seconds: float) -> bool:
+        """Hold it for ``seconds`` from now; False: it was lost. Raises Unavailable."""
+
+    async def release(self, name: str, fence: int) -> None:
+        """Let it go; nothing happens when it was lost already. Raises Unavailable."""
+
+
+class Shared(Signals, Leases, Protocol):
+    """What the processes on one store tell each other and settle among themselves."""
+
+
+class SharedStore(Store, Shared, Protocol):
+    """A store that many processes may have open at once."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerUser:
     """An account user as an account broker must know it.
