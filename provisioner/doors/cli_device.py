@@ -20,7 +20,7 @@ def device() -> None:
 
 @device.command("list", examples=("fleetgate device list", "fleetgate device list --account acme --state connected -q"))
 @click.option("--account")
-@click.option("--state", type=click.Choice(("provisioned", "connected", "disabled")))
+@click.option("--state", type=click.Choice(("provisioned", "connected", "disabled", "revoked")))
 @click.option("--client-id")
 @LIMIT
 @at_service
@@ -58,6 +58,18 @@ def disable(desk: Desk, device: str, account: str | None, dry_run: bool, yes: bo
     """Cut a device off and keep everything of it."""
     cli_frame.confirm(f"cut off device {device}", yes=yes, dry_run=dry_run)
     desk.show("device.disable", id=device, account=account, dry_run=dry_run)
+
+
+@device.command(examples=("fleetgate device revoke press-17 --dry-run", "fleetgate device revoke press-15 --yes"))
+@click.argument("device")
+@ACCOUNT
+@cli_frame.dry_run()
+@cli_frame.yes()
+@at_service
+def revoke(desk: Desk, device: str, account: str | None, dry_run: bool, yes: bool) -> None:
+    """End a device's credentials, certificates and requests for good: re-arm or make a request to let it in again."""
+    cli_frame.confirm(f"revoke device {device}, its credentials and its requests", yes=yes, dry_run=dry_run)
+    desk.show("device.revoke", id=device, account=account, dry_run=dry_run)
 
 
 @device.command(examples=("fleetgate device kick press-17", "fleetgate device kick press-17 --account acme --dry-run"))

@@ -134,7 +134,7 @@ def delete(desk: Desk, request: str, dry_run: bool, yes: bool) -> None:
 @cli_frame.yes()
 @at_service
 def revoke(desk: Desk, request: str, dry_run: bool, yes: bool) -> None:
-    """End a request now: its connection at the gate is cut. A device that was confirmed stays."""
+    """End a request now: its connection at the gate is cut. A device that was confirmed stays; see device revoke."""
     cli_frame.confirm(f"revoke request {request}", yes=yes, dry_run=dry_run)
     desk.show("request.revoke", id=request, dry_run=dry_run)
 

@@ -167,6 +167,10 @@ async def _device_disable(s: Services, actor: str, *, id: str, account: str | No
     return views.device(await s.devices.disable(actor, id, account=account, dry_run=dry_run))
 
 
+async def _device_revoke(s: Services, actor: str, *, id: str, account: str | None, dry_run: bool) -> View:
+    return views.device(await s.devices.revoke(actor, id, account=account, dry_run=dry_run))
+
+
 async def _device_kick(s: Services, actor: str, *, id: str, account: str | None, dry_run: bool) -> View:
     """``cut``: whether there was a live connection; null when nothing was tried."""
     device = await s.devices.find(id, account)
@@ -246,6 +250,7 @@ VERBS: Mapping[str, Verb] = {
     "device.show": Verb(_device_show, **_DEVICE),
     "device.enable": Verb(_device_enable, dry_run=Takes.FLAG, **_DEVICE),
     "device.disable": Verb(_device_disable, dry_run=Takes.FLAG, **_DEVICE),
+    "device.revoke": Verb(_device_revoke, dry_run=Takes.FLAG, **_DEVICE),
     "device.kick": Verb(_device_kick, dry_run=Takes.FLAG, **_DEVICE),
     "audit.page": Verb(
         _audit_page,

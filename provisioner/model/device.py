@@ -11,11 +11,14 @@ from provisioner.model.errors import IllegalMove
 
 
 class DeviceState(StrEnum):
-    """PROVISIONED: handed over, not seen yet. CONNECTED: seen on its account broker at least once."""
+    """PROVISIONED: handed over, not seen yet. CONNECTED: seen on its account broker at least once.
+
+    DISABLED: shut out, its credentials kept. REVOKED: its credentials are gone; a new grant alone brings it back."""
 
     PROVISIONED = "provisioned"
     CONNECTED = "connected"
     DISABLED = "disabled"
+    REVOKED = "revoked"
 
 
 class DeviceMove(StrEnum):
@@ -23,6 +26,7 @@ class DeviceMove(StrEnum):
     SEE = "see"
     DISABLE = "disable"
     ENABLE = "enable"
+    REVOKE = "revoke"
 
 
 MOVES: dict[tuple[DeviceState, DeviceMove], DeviceState] = {
@@ -33,6 +37,11 @@ MOVES: dict[tuple[DeviceState, DeviceMove], DeviceState] = {
     (DeviceState.PROVISIONED, DeviceMove.DISABLE): DeviceState.DISABLED,
     (DeviceState.CONNECTED, DeviceMove.DISABLE): DeviceState.DISABLED,
     (DeviceState.DISABLED, DeviceMove.ENABLE): DeviceState.PROVISIONED,
+    (DeviceState.PROVISIONED, DeviceMove.REVOKE): DeviceState.REVOKED,
+    (DeviceState.CONNECTED, DeviceMove.REVOKE): DeviceState.REVOKED,
+    (DeviceState.DISABLED, DeviceMove.REVOKE): DeviceState.REVOKED,
+    (DeviceState.REVOKED, DeviceMove.REVOKE): DeviceState.REVOKED,
+    (DeviceState.REVOKED, DeviceMove.PROVISION): DeviceState.PROVISIONED,
 }
 
 

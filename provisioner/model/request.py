@@ -1,10 +1,10 @@
 """The provision request: the administrator's record that lets one device through the gate once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from provisioner.model import names
 from provisioner.model.account import Coupling
@@ -147,6 +147,11 @@ class ProvisionRequest:
     def is_open(self) -> bool:
         """Whether it still holds its client id (EC-07): until it is confirmed or revoked."""
         return self.state in (RequestState.PENDING, RequestState.GRANTED)
+
+    def revoked(self) -> Self:
+        """Closed, and what was sealed for its device erased. Raises IllegalMove when it is closed so already."""
+        grant = replace(self.grant, sealed=None) if self.grant else None
+        return replace(self, state=move(self.state, RequestMove.REVOKE), grant=grant)
 
     def phase(self, now: datetime) -> str:
         """The state people see: scheduled, active and expired are computed (D5)."""

@@ -7,6 +7,7 @@ from typing import Any
 from provisioner.model import names
 from provisioner.model.account import Account, CertificateMode, Coupling
 from provisioner.model.audit import AuditEvent
+from provisioner.model.device import Device
 from provisioner.model.draft import Fields, read_coupling
 from provisioner.model.effect import EffectVerb
 from provisioner.model.errors import Conflict, Duplicate, InvalidInput, NotFound, Problem
@@ -92,13 +93,16 @@ class Accounts:
         return updated
 
     async def delete(self, actor: str, name: str, *, dry_run: bool = False) -> Account:
-        """Only an account without requests and users can go. Its provision users go with it: their names are free."""
+        """Only an account without requests and users can go. Its provision users go with it: their names are free; so
+        do devices that nothing but the registry knows any more."""
         account = await self.show(name)
         for noun, what in ((ProvisionRequest, "requests"), (AccountUser, "users")):
             if count := await self._platform.store.count(noun, where={"account": name}):
                 raise Conflict(f"account {name} still has {count} {what}; delete or revoke them first")
-        logins = await self._platform.store.find(ProvisionUser, "account", name)
-        await self._commit(actor, "account.delete", account, [Delete(account), *map(Delete, logins)], dry_run)
+        changes: list[Put | Delete] = [Delete(account)]
+        changes += map(Delete, await self._platform.store.find(ProvisionUser, "account", name))
+        changes += map(Delete, await self._platform.store.find(Device, "account", name))
+        await self._commit(actor, "account.delete", account, changes, dry_run)
         return account
 
     async def show(self, name: str) -> Account:

@@ -12,7 +12,7 @@ from provisioner.model.device import Device
 from provisioner.model.effect import EffectVerb
 from provisioner.model.errors import Conflict, IllegalMove, NotFound
 from provisioner.model.ports import Delete, Page, Put, Unit
-from provisioner.model.request import Approval, Grant, ProvisionRequest, RequestMove, RequestState, move
+from provisioner.model.request import Approval, ProvisionRequest, RequestMove, RequestState, move
 from provisioner.model.secret import Secret
 from provisioner.model.user import AccountUser
 from provisioner.services.effects import Effects
@@ -89,9 +89,10 @@ class Requests:
 
     @again_when_stale
     async def revoke(self, actor: str, id: str, *, dry_run: bool = False) -> ProvisionRequest:
-        """End it now: the connection at the gate is cut, unconfirmed credentials die. A confirmed device stays."""
+        """End it now: the connection at the gate is cut, unconfirmed credentials die. A confirmed device stays:
+        ``Devices.revoke`` ends that one."""
         request = await self.find(id)
-        revoked = replace(request, state=move(request.state, RequestMove.REVOKE), grant=_erased(request))
+        revoked = request.revoked()
         changes = [Put(revoked), *await self._without_unconfirmed(request)]
         await self._commit(actor, "request.revoke", revoked, changes, dry_run)
         await self._after_cut(request, dry_run)
@@ -208,7 +209,3 @@ class Requests:
             details=details,
         )
         await self._platform.store.commit(Unit(changes=changes, audit=[event]))
-
-
-def _erased(request: ProvisionRequest) -> Grant | None:
-    return replace(request.grant, sealed=None) if request.grant else None

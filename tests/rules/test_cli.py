@@ -207,7 +207,7 @@ def test_every_writing_verb_takes_dry_run(bench: DirectCli) -> None:
     reading = {"list", "show", "export", "explain", "preview"}
     nouns = ("account", "request", "device")
     writing = {path: command for path, command in LEAVES if path[0] in nouns and path[1] not in reading}
-    assert len(writing) == 14
+    assert len(writing) == 15
     for path, command in writing.items():
         assert "--dry-run" in {option for param in command.params for option in param.opts}, path
     bench.run(*CREATE, "gw1")

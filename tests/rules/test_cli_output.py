@@ -145,6 +145,7 @@ DESTRUCTIVE = (
     ("request", "revoke", "gw1"),
     ("request", "rearm", "gw1"),
     ("device", "disable", "gw1"),
+    ("device", "revoke", "gw1"),
     ("account", "delete", "acme"),
     ("account", "update", "acme", "--disabled"),
 )

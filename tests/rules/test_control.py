@@ -21,7 +21,7 @@ CANARY = "Canary-Pass-word1"
 WRITING = {
     *("account.create", "account.update", "account.delete", "request.create", "request.update", "request.delete"),
     *("request.revoke", "request.rearm", "request.approve", "request.reject", "request.import"),
-    *("device.enable", "device.disable", "device.kick"),
+    *("device.enable", "device.disable", "device.revoke", "device.kick"),
 }
 
 
@@ -512,6 +512,7 @@ async def test_dry_run_of_every_writing_verb_changes_nothing(desk: Desk) -> None
         "request.import": {"rows": [[1, fields]]},
         "device.enable": {"id": "gw1"},
         "device.disable": {"id": "gw1"},
+        "device.revoke": {"id": "gw1"},
         "device.kick": {"id": "gw1"},
     }
     assert params.keys() == WRITING
@@ -547,6 +548,16 @@ async def test_device_is_disabled_enabled_and_kicked(desk: Desk) -> None:
     assert desk.broker.known[user].enabled is True
     assert (await desk.ask("device.kick", id="gw1"))["cut"] is True
     assert (await refused(desk.ask("device.show", id="gw1", account="globex")))["kind"] == "not_found"
+
+
+@at_desk
+async def test_device_is_revoked(desk: Desk) -> None:
+    """AZ-04: its account broker has forgotten it when the answer comes, its request is closed, and it is listed so."""
+    await desk.grant(await desk.request())
+    assert (await desk.ask("device.revoke", id="gw1", account="acme"))["state"] == "revoked"
+    assert desk.broker.known == {}
+    assert (await desk.ask("request.show", id="gw1"))["state"] == "revoked"
+    assert [each["client_id"] for each in await every(desk, "device.page", state="revoked")] == ["gw1"]
 
 
 @at_desk

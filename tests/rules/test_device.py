@@ -6,21 +6,22 @@ from provisioner.model.device import DeviceMove, DeviceState, move
 from provisioner.model.errors import IllegalMove
 from tests.rules.nouns import a_device
 
-PROVISIONED, CONNECTED, DISABLED = DeviceState
+PROVISIONED, CONNECTED, DISABLED, REVOKED = DeviceState
 
 # One row a state; "-" is illegal.
 LIFE = {
-    #              provision       see         disable     enable
-    PROVISIONED: ("provisioned", "connected", "disabled", "-"),
-    CONNECTED: ("provisioned", "connected", "disabled", "-"),
-    DISABLED: ("-", "-", "-", "provisioned"),
+    #              provision       see         disable     enable         revoke
+    PROVISIONED: ("provisioned", "connected", "disabled", "-", "revoked"),
+    CONNECTED: ("provisioned", "connected", "disabled", "-", "revoked"),
+    DISABLED: ("-", "-", "-", "provisioned", "revoked"),
+    REVOKED: ("provisioned", "-", "-", "-", "revoked"),
 }
 
 
 @pytest.mark.parametrize("state", list(DeviceState))
 @pytest.mark.parametrize(("column", "what"), list(enumerate(DeviceMove)))
 def test_the_life_cycle_has_these_moves_and_no_others(state: DeviceState, column: int, what: DeviceMove) -> None:
-    """AZ-05: a disabled device can do nothing but be enabled; every other row as in the table."""
+    """AZ-04, AZ-05: a disabled device waits to be enabled, a revoked one for a new grant; the rest as in the table."""
     expected = LIFE[state][column]
     if expected == "-":
         with pytest.raises(IllegalMove, match=f"{state} device cannot {what}"):

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from provisioner.model.account import Account, CertificateMode, Coupling
+from provisioner.model.device import Device
 from provisioner.model.errors import Conflict, Duplicate, InvalidInput, NotFound
 from provisioner.model.messages import Status
 from provisioner.model.user import BROKER_CONNECT, AccountUser, ProvisionUser
@@ -189,6 +190,16 @@ async def test_an_empty_account_goes_with_its_provision_users(world: World) -> N
         await world.accounts.show("acme")
     assert await world.store.count(ProvisionUser) == 0
     assert await world.request("gw1", account="globex", username="lobby")
+
+
+@in_world
+async def test_a_revoked_device_does_not_keep_its_account(world: World) -> None:
+    """AZ-04: what is left of it is a row of the registry, which goes with the account."""
+    await world.confirmed(await world.request())
+    await world.devices.revoke(ADA, "gw1")
+    await world.requests.delete(ADA, "gw1")
+    await world.accounts.delete(ADA, "acme")
+    assert await world.store.count(Device) == 0
 
 
 @pytest.mark.parametrize("verb", ["show", "delete", "update"])

@@ -1,12 +1,15 @@
-"""Administration of the device registry: find, disable, enable, kick."""
+"""Administration of the device registry: find, disable, enable, revoke, kick."""
 
 import pytest
 
 from provisioner.model.device import Device, DeviceState
 from provisioner.model.errors import Conflict, IllegalMove, NotFound, Unavailable
-from provisioner.model.messages import Status
+from provisioner.model.messages import Delivery, Status
 from provisioner.model.policy import Policy
+from provisioner.model.ports import Unit
+from provisioner.model.request import RequestState
 from provisioner.model.user import AccountUser
+from provisioner.services.fsck import fsck
 from tests.services.world import ADA, World, in_world
 
 
@@ -136,6 +139,121 @@ async def test_a_broker_that_is_away_is_told_later(world: World) -> None:
     world.broker.available = True
     assert await world.effects.finish_left_over() == 0
     assert not world.broker.connect(delivery)
+
+
+@pytest.mark.parametrize("state", ["granted", "confirmed", "disabled", "moving"])
+@in_world
+async def test_a_revoked_device_has_nothing_left_to_come_in_by(world: World, state: str) -> None:
+    """AZ-04, F-08: wherever it is in its life its users go, its requests close, and it is cut on both sides."""
+    made = await world.request()
+    given = [await (world.granted(made) if state == "granted" else world.confirmed(made))]
+    if state == "disabled":
+        await world.devices.disable(ADA, "gw1")
+    if state == "moving":
+        await world.requests.rearm(ADA, "gw1")
+        given.append(await world.granted(made, "m2"))
+    world.cut.clear()
+    assert (await world.devices.revoke(ADA, "gw1")).state is DeviceState.REVOKED
+    assert world.broker.live == world.broker.known == {}
+    assert not any(world.broker.connect(each) for each in given)
+    assert world.cut == [made.request.id]
+    request = await world.stored(made)
+    assert request.state is RequestState.REVOKED
+    assert request.grant is not None and request.grant.sealed is None
+    assert await world.status(made, "m3") is Status.REFUSED
+    assert (await world.store.count(AccountUser), await world.store.count(Device)) == (0, 1)
+    assert await fsck(world.platform) == []
+
+
+@in_world
+async def test_every_door_of_a_revoked_device_is_closed(world: World) -> None:
+    """AZ-04: a further request of its client id in its account closes too, one of another account does not."""
+    await world.account("globex")
+    former = await world.request()
+    await world.confirmed(former)
+    further = await world.request(username="second")
+    await world.devices.revoke(ADA, "gw1")
+    foreign = await world.request(account="globex", username="elsewhere")
+    assert [(await world.stored(each)).state for each in (former, further, foreign)] == [
+        *(RequestState.REVOKED, RequestState.REVOKED, RequestState.PENDING)
+    ]
+    await world.devices.revoke(ADA, "gw1")
+    assert (await world.stored(foreign)).state is RequestState.PENDING
+
+
+@in_world
+async def test_what_a_revocation_took_is_in_the_audit_log(world: World) -> None:
+    """AZ-04: the users and the serials of their certificates, and a row for each request that it closed."""
+    await world.accounts.update(ADA, "acme", {"certificates": "server-key"})
+    made = await world.request()
+    delivery = await world.confirmed(made)
+    serial = (await world.device()).certificate_serial
+    await world.devices.revoke(ADA, "gw1")
+    (row,) = await world.audit("device.revoke")
+    assert (row.actor, row.subject, row.client_id) == (ADA, delivery.device_id, "gw1")
+    assert row.details == {"users": [delivery.username], "certificates": [serial]}
+    (closing,) = await world.audit("request.revoke")
+    assert (closing.subject, closing.details) == (made.request.id, {"device": delivery.device_id})
+
+
+@in_world
+async def test_a_revoked_device_comes_back_by_a_new_grant_only(world: World) -> None:
+    """AZ-04: enabling it is no move; its request re-armed gives it new credentials, and the old ones stay dead."""
+    made = await world.request()
+    former = await world.confirmed(made)
+    await world.devices.revoke(ADA, "gw1")
+    with pytest.raises(IllegalMove):
+        await world.devices.enable(ADA, "gw1")
+    await world.requests.rearm(ADA, "gw1")
+    latter = await world.confirmed(made, "m2")
+    assert latter.device_id == former.device_id
+    assert latter.username != former.username
+    assert [world.broker.connect(each) for each in (former, latter)] == [False, True]
+    assert (await world.device()).state is DeviceState.CONNECTED
+
+
+@in_world
+async def test_a_revocation_that_its_broker_missed_is_told_later(world: World) -> None:
+    """F-25, AZ-04: revoked at once in the registry, and at the broker as soon as that is back."""
+    delivery = await world.confirmed(await world.request())
+    world.broker.available = False
+    await world.devices.revoke(ADA, "gw1")
+    assert await world.store.count(AccountUser) == 0
+    world.broker.available = True
+    assert await world.effects.finish_left_over() == 0
+    assert not world.broker.connect(delivery)
+
+
+@in_world
+async def test_a_grant_in_the_middle_of_a_revocation_does_not_outlive_it(world: World) -> None:
+    """F-08: what was granted after the revocation read its device, and before it was committed, is taken too."""
+    made = await world.request()
+    await world.confirmed(made)
+    await world.requests.rearm(ADA, "gw1")
+    late: list[Delivery] = []
+
+    async def grant_first(unit: Unit) -> None:
+        if unit.audit and unit.audit[0].action == "device.revoke":
+            world.store.before_commit = None
+            late.append(await world.granted(made, "m2"))
+
+    world.store.before_commit = grant_first
+    await world.devices.revoke(ADA, "gw1")
+    assert len(late) == 1
+    assert not world.broker.connect(late[0])
+    assert await world.store.count(AccountUser) == 0
+
+
+@in_world
+async def test_a_dry_revocation_changes_nothing(world: World) -> None:
+    """EC-42: it shows the state to come and cuts nobody."""
+    delivery = await world.confirmed(await world.request())
+    assert world.broker.connect(delivery)
+    before = await world.counts()
+    assert (await world.devices.revoke(ADA, "gw1", dry_run=True)).state is DeviceState.REVOKED
+    assert await world.counts() == before
+    assert world.broker.live != {}
+    assert world.cut == []
 
 
 @in_world

@@ -47,7 +47,8 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     with made.running():
         for name in ("acme", "hooli"):
             made.account(name)
-        made.provision(made.request("press-16", username="press16"))
+        for number in (15, 16):
+            made.provision(made.request(f"press-{number}", username=f"press{number}"))
         made.provision(made.request("press-17", username="press"))
         made.ask("device.disable", id="press-16")
         for number in (20, 21, 22):
