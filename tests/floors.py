@@ -44,6 +44,8 @@ FLOORS = {
     "provisioner.link_front": 5,
     "provisioner.link_settings": 5,
     "provisioner.links": 5,
+    "provisioner.store_settings": 5,
+    "provisioner.stores": 5,
     "provisioner.app": 5,
 }
 # One outside thing each: on this floor no package knows another one.
@@ -89,7 +91,15 @@ IMPURE_CALLS = frozenset(("datetime.now", "datetime.utcnow", "datetime.today", "
 PURE_NAMES = frozenset(("pathlib.PurePath", "pathlib.PurePosixPath"))
 STDLIB_ONLY = ("provisioner.model",)
 # What one file alone may import, so that it can be exchanged there.
-CONFINED = {"amqtt": "broker.embedded", "tinydb": "provisioner.store", "defusedxml": "provisioner.dialects"}
+CONFINED = {
+    "amqtt": "broker.embedded",
+    "tinydb": "provisioner.store",
+    "sqlalchemy": "provisioner.store.sql",
+    "alembic": "provisioner.store.sql",
+    "psycopg": "provisioner.store.sql",
+    "psycopg_pool": "provisioner.store.sql",
+    "defusedxml": "provisioner.dialects",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""The steps. What a step does is never changed once it was released."""
