@@ -10,8 +10,8 @@ from broker.admission import REFUSALS, decide
 from broker.driver import SessionDriver, Step
 from broker.encoding import encode
 from broker.hall import Hall, logger
-from broker.layers import Stack
 from broker.limits import Standing, TokenBucket
+from broker.listener import Entrance
 from broker.packets import V311, ConnAck
 from broker.reason_codes import ReasonCode
 from broker.session import MessageTooLarge, OutboundFull
@@ -42,16 +42,15 @@ class GateConnection(SessionDriver):
 
     __slots__ = (
         "_admission", "_admit_by_s", "_delivering", "_finish_timer", "_in_flight", "_messages", "_permitted",
-        "_refusals", "_shortage", "_subscriptions", "_told", "_turn_away_at_s", "address", "id", "listener", "secure",
-        "standing", "version",
+        "_refusals", "_shortage", "_subscriptions", "_told", "_turn_away_at_s", "id", "listener", "secure", "standing",
+        "version",
     )  # fmt: skip
 
-    def __init__(self, hall: Hall, listener: str, stack: Stack | None, *, secure: bool) -> None:
-        super().__init__(hall, stack)
+    def __init__(self, hall: Hall, entrance: Entrance) -> None:
+        super().__init__(hall, entrance)
         self.id = secrets.token_urlsafe(12)
-        self.listener = listener
-        self.secure = secure
-        self.address = ""
+        self.listener = entrance.listener.name
+        self.secure = entrance.listener.tls is not None
         self.version: int = V311
         self.standing: Standing | None = None
         self._shortage: str | None = None

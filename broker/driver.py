@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from broker.access import Close
 from broker.hall import Hall, logger
-from broker.layers import Stack
+from broker.listener import Entrance
 from broker.reason_codes import ReasonCode
 from broker.session import Session
 from broker.session_events import Event, PeerDisconnected, TimedOut, Timer, Violation
@@ -33,12 +33,13 @@ class SessionDriver(ABC):
     """The half of a connection that knows the event loop; what events mean is its subclass's."""
 
     __slots__ = (
-        "_flush_due", "_hall", "_pump", "_queue", "_reason", "_session", "_timer", "_timer_at_s", "_wire",
+        "_flush_due", "_hall", "_pump", "_queue", "_reason", "_session", "_timer", "_timer_at_s", "_wire", "address",
     )  # fmt: skip
 
-    def __init__(self, hall: Hall, stack: Stack | None) -> None:
+    def __init__(self, hall: Hall, entrance: Entrance) -> None:
         self._hall = hall
-        self._wire = Wire(hall.loop, stack, self)
+        self._wire = Wire(hall.loop, entrance.stack(), self, entrance.preface())
+        self.address = ""
         self._session = Session(hall.limits.session, hall.clock())
         self._queue: list[Event] = []
         self._pump: asyncio.Task[None] | None = None
@@ -95,6 +96,9 @@ class SessionDriver(ABC):
 
     def bytes_received(self, data: bytes) -> None:
         self._take(self._session.receive(data, self._hall.clock()))
+
+    def wire_named(self, address: str) -> None:
+        self.address = address
 
     def wire_broken(self, reason: str) -> None:
         self._observe("packet.violation", reason)

@@ -75,6 +75,14 @@ class Gate:
             connection.vanish(Close.SHUTTING_DOWN)
         hall.flush_incidents()
 
+    def fault(self) -> str | None:
+        """Why nobody can come in now; None while it listens."""
+        return None if self._servers else "does not listen"
+
+    def standings(self) -> Mapping[str, int]:
+        """How many sockets are strangers, how many are admitted, how many are just being turned away."""
+        return {} if self._hall is None else {each.value: n for each, n in self._hall.doorway.counts.items()}
+
     def connections(self) -> Sequence[Connection]:
         """The admitted ones."""
         return () if self._hall is None else tuple(self._hall.roster)
@@ -97,8 +105,7 @@ class Gate:
         listener = entrance.listener
 
         def accept() -> asyncio.Protocol:
-            secure = listener.tls is not None
-            return GateConnection(hall, listener.name, entrance.stack(), secure=secure).protocol
+            return GateConnection(hall, entrance).protocol
 
         server = await hall.loop.create_server(
             accept,

@@ -4,6 +4,7 @@ import ssl
 from dataclasses import dataclass
 
 from broker.layers import Layer, Stack
+from broker.proxies import Preface, Proxies
 from broker.tls import TlsFiles, TlsLayer, reload_context, server_context
 from broker.websocket import WebSocketLayer
 
@@ -15,6 +16,8 @@ class Listener:
     """``port`` 0: any free one, see ``Gate.ports``. ``tls`` None: not encrypted. ``name`` reaches ``Login.listener``.
 
     shared_port: several processes listen on the same port, and the kernel spreads the connections (SO_REUSEPORT).
+    proxies: networks of the proxies that devices come through, in CIDR notation. Then each connection has to begin
+    with a PROXY header, in front of TLS and WebSocket, and nobody else may connect. None: devices come by themselves.
     """
 
     name: str
@@ -23,15 +26,18 @@ class Listener:
     tls: TlsFiles | None = None
     websocket: bool = False
     shared_port: bool = False
+    proxies: tuple[str, ...] | None = None
 
 
 class Entrance:
-    """A listener with its TLS context. Raises ssl.SSLError or OSError when the certificate cannot be used."""
+    """A listener with its TLS context. Raises ssl.SSLError or OSError when the certificate cannot be used, ValueError
+    when ``proxies`` are no networks."""
 
-    __slots__ = ("_context", "listener")
+    __slots__ = ("_context", "_proxies", "listener")
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
+        self._proxies = None if listener.proxies is None else Proxies(listener.proxies)
         self._context: ssl.SSLContext | None = None
         if listener.tls is not None:
             self._context = server_context(listener.tls)
@@ -44,6 +50,10 @@ class Entrance:
         if self.listener.websocket:
             layers.append(WebSocketLayer())
         return Stack(layers) if layers else None
+
+    def preface(self) -> Preface | None:
+        """What one new socket has to begin with; None where it is MQTT or a layer."""
+        return None if self._proxies is None else Preface(self._proxies)
 
     def reload_tls(self) -> None:
         """Read the files again; raises and keeps the former certificate when they are no pair."""

@@ -5,6 +5,8 @@ import contextlib
 from typing import Protocol, cast
 
 from broker.layers import LayerBroken, Stack
+from broker.proxies import Preface
+from broker.proxy_header import ProxyHeaderBroken
 
 WRITE_BUFFER_BYTES_MAX = 65_536  # of unsent bytes; above it the peer is not read any more
 LINGER_BYTES_MAX = 1_048_576  # that a peer may still send after it was sent away
@@ -14,17 +16,21 @@ class WireOwner(Protocol):
     """Who hears of what happens on a wire. After ``wire_lost`` nothing more comes."""
 
     def wire_up(self, address: str) -> None: ...
+
+    def wire_named(self, address: str) -> None:
+        """The proxy at the other end speaks for this address; before anything that came from there."""
+
     def bytes_received(self, data: bytes) -> None: ...
 
     def wire_broken(self, reason: str) -> None:
-        """A layer's protocol was broken; ``reason`` is a code."""
+        """The protocol of a layer or of the PROXY header was broken; ``reason`` is a code."""
 
     def wire_lost(self) -> None:
         """The peer said goodbye on a layer, or the socket is gone, whoever ended it; may come twice."""
 
 
 class Wire(asyncio.Protocol):
-    """``stack`` is None for plain TCP."""
+    """``stack`` is None for plain TCP; ``preface`` is None where no proxy stands in front."""
 
     __slots__ = (
         "_closing",
@@ -34,13 +40,17 @@ class Wire(asyncio.Protocol):
         "_linger_timer",
         "_loop",
         "_owner",
+        "_preface",
         "_stack",
         "_transport",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, stack: Stack | None, owner: WireOwner) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, stack: Stack | None, owner: WireOwner, preface: Preface | None = None
+    ) -> None:
         self._loop = loop
         self._stack = stack
+        self._preface = preface
         self._owner: WireOwner | None = owner
         self._transport: asyncio.Transport | None = None
         self._linger_bytes = 0
@@ -52,10 +62,10 @@ class Wire(asyncio.Protocol):
     @property
     def can_write(self) -> bool:
         """The handshakes of the layers are over, and so is nothing else yet."""
-        return not self._closing and (self._stack is None or self._stack.is_ready)
+        return not self._closing and self._preface is None and (self._stack is None or self._stack.is_ready)
 
     def write(self, data: bytes) -> None:
-        if self._transport is None or self._closing:
+        if self._transport is None or self._closing or self._preface is not None:
             return
         if self._stack is None:
             self._transport.write(data)
@@ -104,13 +114,20 @@ class Wire(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
         peer = transport.get_extra_info("peername")
+        address = peer[0] if peer else ""
         if self._owner is not None:
-            self._owner.wire_up(peer[0] if peer else "")
+            self._owner.wire_up(address)
+        if self._preface is not None:
+            self._check_proxy(self._preface, address)
 
     def data_received(self, data: bytes) -> None:
         if self._closing or self._owner is None:
             self._discard(data)
             return
+        if self._preface is not None:
+            data = self._receive_preface(self._preface, self._owner, data)
+            if not data:
+                return
         if self._stack is None:
             self._owner.bytes_received(data)
         else:
@@ -135,6 +152,28 @@ class Wire(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._full = False
         self._steer()
+
+    def _check_proxy(self, preface: Preface, address: str) -> None:
+        """No address: the peer reset before it was accepted, as health checks do."""
+        if not address:
+            self.abort()
+        elif self._owner is not None and not self._closing and not preface.trusts(address):
+            self._owner.wire_broken("proxy_untrusted")
+
+    def _receive_preface(self, preface: Preface, owner: WireOwner, data: bytes) -> bytes:
+        """What stands behind the header; nothing while that is not whole."""
+        try:
+            read = preface.feed(data)
+        except ProxyHeaderBroken as broken:
+            owner.wire_broken(broken.reason)
+            return b""
+        if read is None:
+            return b""
+        header, rest = read
+        self._preface = None
+        if header.source is not None:
+            owner.wire_named(header.source)
+        return rest
 
     def _receive_layered(self, stack: Stack, owner: WireOwner, data: bytes) -> None:
         try:

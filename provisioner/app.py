@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from broker.gate import Gate
 from broker.limits import GateLimits
 from broker.listener import Listener
+from broker.proxies import Proxies
 from broker.session_settings import SessionSettings
 from broker.tls import TlsFiles
 from provisioner.authority.local_ca import LocalAuthority
@@ -209,7 +210,8 @@ def _gate(settings: Settings, base: Path, front: ProvisionFront) -> Gate:
 
 
 def _doors(settings: GateSettings, ports: Mapping[str, int], trusted: ssl.SSLContext) -> dict[str, Door]:
-    """Where the gate's listeners are reached from this host, by name; none while it does not listen."""
+    """Where the gate's listeners are reached from this host, by name: none while it does not listen, and none that
+    takes proxies alone and this host for no proxy."""
     anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
     return {
         name: Door(
@@ -217,10 +219,16 @@ def _doors(settings: GateSettings, ports: Mapping[str, int], trusted: ssl.SSLCon
             port=ports[name],
             tls=trusted if each.tls else None,
             path="/mqtt" if each.kind == "websocket" else None,
+            proxied=each.proxy_protocol,
         )
         for each in settings.listeners
-        if (name := _listener_name(each)) in ports
+        if (name := _listener_name(each)) in ports and _takes_us(each, anywhere.get(each.host, each.host))
     }
+
+
+def _takes_us(listener: ListenerSettings, host: str) -> bool:
+    """Whether a connection of this host to itself may bring a PROXY header, where one is needed."""
+    return not listener.proxy_protocol or Proxies(listener.trusted_proxies).trusts(host)
 
 
 def _listener_name(settings: ListenerSettings) -> str:
@@ -243,6 +251,7 @@ def _listeners(base: Path, settings: GateSettings) -> list[Listener]:
             port=each.port,
             tls=files if each.tls else None,
             websocket=each.kind == "websocket",
+            proxies=each.trusted_proxies if each.proxy_protocol else None,
         )
         for each in settings.listeners
     ]

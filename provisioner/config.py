@@ -6,6 +6,7 @@ relative to the folder of the file.
 
 import os
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -37,13 +38,35 @@ class TlsFiles(_Part):
 
 
 class ListenerSettings(_Part):
-    """One listener. ``kind`` is mqtt or websocket; without ``tls`` it is plain. Port 0 takes a free one."""
+    """One listener. ``kind`` is mqtt or websocket; without ``tls`` it is plain. Port 0 takes a free one.
+
+    proxy_protocol: devices come through a load balancer that names each in a PROXY header (version 1 or 2); it comes
+    from one of the networks in trusted_proxies, and nobody else may connect.
+    """
 
     name: str = ""
     kind: Literal["mqtt", "websocket"] = "mqtt"
     host: str = "0.0.0.0"
     port: int = Port
     tls: bool = True
+    proxy_protocol: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for each in networks:
+            try:
+                ip_network(each)
+            except ValueError:
+                raise ValueError("each must be a network such as 10.0.0.0/24 or an address") from None
+        return networks
+
+    @model_validator(mode="after")
+    def _proxies_are_named(self) -> Self:
+        if self.proxy_protocol != bool(self.trusted_proxies):
+            raise ValueError("proxy_protocol and trusted_proxies: set both or none, or anybody could name any address")
+        return self
 
 
 class GateSettings(_Part):

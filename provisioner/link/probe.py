@@ -24,16 +24,20 @@ PATIENCE_S = 3.0  # for an answer that a broker owes
 KEEP_ALIVE_S = 60
 _READS = 8  # packets that wait inside a TLS or WebSocket layer, where ``poll`` does not see them
 _LOOK_MS = 25
+_FOR_ITSELF = b"PROXY UNKNOWN\r\n"  # what a proxy says in front of its own health checks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """Where a listener is. tls: None for plain. path: of the WebSocket, None for MQTT without one."""
+    """Where a listener is. tls: None for plain. path: of the WebSocket, None for MQTT without one.
+
+    proxied: a connection begins with a PROXY header there."""
 
     host: str
     port: int
     tls: ssl.SSLContext | None = None
     path: str | None = None
+    proxied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +94,14 @@ def _show(context: ssl.SSLContext, certificate: str, key: Secret) -> None:
 class _Client(mqtt.Client):
     """paho without its leak of the socket when a handshake fails; all of it needs private methods of paho."""
 
+    proxied = False
     _newest: socket.socket | None = None
 
     def _create_socket_connection(self) -> socket.socket:
         self._newest = super()._create_socket_connection()
         self._newest.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.proxied:
+            self._newest.sendall(_FOR_ITSELF)
         return self._newest
 
     def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
@@ -209,6 +216,7 @@ class Probe:
             reconnect_on_failure=False,
         )
         client.connect_timeout = PATIENCE_S
+        client.proxied = self._door.proxied
         client.max_inflight_messages_set(200)
         if self._door.tls is not None:
             client.tls_set_context(own or self._door.tls)

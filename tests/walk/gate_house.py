@@ -273,7 +273,7 @@ def device(house: House, client_id: str = "gw", username: str = "fleet", version
 
 
 def write_certificate(folder: Path, name: str = "127.0.0.1") -> TlsFiles:
-    """A new self-signed P-256 certificate for 127.0.0.1, written over the former one."""
+    """A new self-signed P-256 certificate for 127.0.0.1 and localhost, written over the former one."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -285,7 +285,10 @@ def write_certificate(folder: Path, name: str = "127.0.0.1") -> TlsFiles:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=5))
         .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(IPv4Address("127.0.0.1"))]),
+            critical=False,
+        )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
