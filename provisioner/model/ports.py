@@ -2,8 +2,8 @@
 defined by its contract suite in ``tests/contracts/``."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from provisioner.model.account import Coupling
@@ -65,6 +65,17 @@ class Page(Generic[N]):
     after: str | None
 
 
+class Moment(Protocol):
+    """All that a store held at one moment, whatever is committed meanwhile."""
+
+    @property
+    def audit_seq(self) -> int:
+        """Of the newest audit row then; ``audit_page`` has the rows, which never change."""
+
+    def nouns(self, noun: type[N]) -> AsyncIterator[Sequence[N]]:
+        """Every record of the kind, ordered by id, some hundred at a time."""
+
+
 class Store(Protocol):
     """Keeps nouns and the audit log. A value that was returned is never changed afterwards."""
 
@@ -100,8 +111,14 @@ class Store(Protocol):
     async def health(self) -> None:
         """Return when a commit could succeed now, raise Unavailable otherwise."""
 
-    async def backup(self, target: PurePath) -> None:
-        """Write a consistent copy that a store of the same kind can open."""
+    def moment(self) -> AbstractAsyncContextManager[Moment]:
+        """What is stored now, for as long as the ``async with`` block lasts. Writers are not held up by it."""
+
+    async def adopt(self, nouns: Sequence[Noun], audit: Sequence[AuditEvent] = ()) -> None:
+        """Keep records and audit rows exactly as they are, versions and seqs included: for copies of whole stores.
+
+        All or nothing. A record replaces the one of the same id, audit rows that are there already are passed over, so
+        that repeating it is harmless; the others must follow those, or begin the log. Raises as ``commit`` does."""
 
     async def close(self) -> None: ...
 

@@ -59,15 +59,6 @@ class AuditArchive:
                     break
         return found
 
-    def copy_to(self, path: Path) -> None:
-        fd = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        try:
-            for line in self._lines(0):
-                self._disk.write(fd, line)
-            self._disk.fsync(fd)
-        finally:
-            os.close(fd)
-
     def _start_of(self, after: int) -> int:
         """Offset of a line that is not later than the first row with ``seq > after``, found by halving."""
         low, high = 0, self._length
@@ -109,8 +100,9 @@ class AuditLog:
         return self.last_seq - len(self._rows) + 1
 
     def extend(self, rows: Sequence[AuditEvent]) -> None:
-        self._rows.extend(rows)
-        self.last_seq += len(rows)
+        if rows:
+            self._rows.extend(rows)
+            self.last_seq = rows[-1].seq
 
     def split(self, keep: int) -> tuple[list[AuditEvent], list[AuditEvent]]:
         """The rows in memory as (older ones, the newest ``keep``)."""

@@ -1,4 +1,4 @@
-"""Snapshots while commits go on: compaction, which lets the journal be short, and backups.
+"""Compaction: a snapshot while commits go on, which lets the journal be short.
 
 Order of a compaction: old audit rows to the archive, snapshot, head of the journal dropped. Each step is durable
 before the next begins and harmless to repeat, so a crash between two of them loses nothing and doubles nothing.
@@ -7,16 +7,13 @@ before the next begins and harmless to repeat, so a crash between two of them lo
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from provisioner.model.audit import AuditEvent
-from provisioner.model.errors import InvalidInput, Problem, Unavailable
 from provisioner.store.audit_log import AuditLog
-from provisioner.store.disk import make_private_directory
 from provisioner.store.group_commit import GroupCommit
 from provisioner.store.journal import Journal
-from provisioner.store.recovery import ARCHIVE, SNAPSHOT, Recovered
+from provisioner.store.recovery import Recovered
 from provisioner.store.snapshot import Moment, SnapshotStorage, write_moment
 
 _log = logging.getLogger(__name__)
@@ -61,15 +58,6 @@ class Compaction:
         if self._journal.end > self._contained:
             await self._compact()
 
-    async def backup(self, target: Path) -> None:
-        """Raises InvalidInput when ``target`` is there and not an empty directory, Unavailable on a failing disk."""
-        async with self._one_at_a_time:
-            cut = self._cut()
-            try:
-                await asyncio.to_thread(self._write_backup, target, cut)
-            except OSError as error:
-                raise Unavailable(f"the backup could not be written: {error.strerror}") from None
-
     async def _in_background(self) -> None:
         try:
             await self._compact()
@@ -92,13 +80,3 @@ class Compaction:
         self._audit.archive.append(cut.older)
         write_moment(self._storage, cut.moment)
         self._snapshot_bytes = self._storage.size_bytes()
-
-    def _write_backup(self, target: Path, cut: Cut) -> None:
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise InvalidInput([Problem("target", "must be a new or an empty directory", "something else")])
-        make_private_directory(target)
-        if self._audit.archive.last_seq:
-            self._audit.archive.copy_to(target / ARCHIVE)
-        # The snapshot comes last: without it the directory is no store, so half a backup cannot pass for one.
-        moment = replace(cut.moment, audit=[*cut.older, *cut.moment.audit])
-        write_moment(SnapshotStorage(target / SNAPSHOT, self._storage.disk), moment)

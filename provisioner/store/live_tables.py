@@ -63,7 +63,7 @@ class LiveTable:
         return self._rows.get(id)
 
     def all(self) -> list[Noun]:
-        return list(self._rows.values())
+        return [self._rows[id] for id in self._order]
 
     def find(self, index: str, value: str) -> list[Noun]:
         return [self._rows[id] for id in sorted(self._ids(index, value))]
@@ -91,7 +91,20 @@ class LiveTable:
 
     def put(self, noun: Noun) -> Change:
         """Raises StaleVersion, Duplicate or LimitReached; then nothing is staged."""
+        return self._take(self._expected(noun), records.stamped(noun, "version", noun.version + 1))
+
+    def adopt(self, noun: Noun) -> Change:
+        """As ``put``, whatever is there, and the noun stays as it is. Raises Duplicate or LimitReached."""
+        return self._take(self._current(noun.id), noun)
+
+    def delete(self, noun: Noun) -> Change:
+        """Raises StaleVersion, also when there is no such record; then nothing is staged."""
         before = self._expected(noun)
+        if before is None:
+            raise StaleVersion(f"{self.kind} {noun.id} does not exist")
+        return self._stage(Change(self, noun.id, before, None, list(before.unique().items()), []))
+
+    def _take(self, before: Noun | None, noun: Noun) -> Change:
         if before is None and self._records_max is not None and self._count_ahead >= self._records_max:
             raise LimitReached(
                 f"the tinydb store keeps at most {self._records_max:,} {self.kind} records: move to the sqlite store "
@@ -105,15 +118,7 @@ class LiveTable:
             if holder is not None and holder != noun.id:
                 raise Duplicate(self.kind, key[0], holder)
         freed = [key for key in held.items() if wanted.get(key[0]) != key[1]]
-        after = records.stamped(noun, "version", noun.version + 1)
-        return self._stage(Change(self, noun.id, before, after, freed, claimed))
-
-    def delete(self, noun: Noun) -> Change:
-        """Raises StaleVersion, also when there is no such record; then nothing is staged."""
-        before = self._expected(noun)
-        if before is None:
-            raise StaleVersion(f"{self.kind} {noun.id} does not exist")
-        return self._stage(Change(self, noun.id, before, None, list(before.unique().items()), []))
+        return self._stage(Change(self, noun.id, before, noun, freed, claimed))
 
     def unstage(self, change: Change) -> None:
         """Undo the change that was staged last."""
@@ -149,12 +154,15 @@ class LiveTable:
 
     def _expected(self, noun: Noun) -> Noun | None:
         """The record that writers see under this id, which must have the version that the caller read."""
-        change = self._ahead.get(noun.id)
-        current = change.after if change is not None else self._rows.get(noun.id)
+        current = self._current(noun.id)
         version = current.version if current is not None else 0
         if noun.version != version:
             raise StaleVersion(f"{self.kind} {noun.id} is at version {version}, not at {noun.version}")
         return current
+
+    def _current(self, id: str) -> Noun | None:
+        change = self._ahead.get(id)
+        return change.after if change is not None else self._rows.get(id)
 
     def _holder(self, key: Key) -> str | None:
         change = self._claims.get(key)

@@ -8,13 +8,14 @@ import orjson
 from provisioner.model.account import Account
 from provisioner.model.device import Device
 from provisioner.model.effect import Effect
+from provisioner.model.epoch import Epoch
 from provisioner.model.errors import Unavailable
 from provisioner.model.ports import Noun
 from provisioner.model.records import Row
 from provisioner.model.request import ProvisionRequest
 from provisioner.model.user import AccountUser, ProvisionUser
 
-NOUNS: tuple[type[Noun], ...] = (Account, ProvisionUser, ProvisionRequest, Device, AccountUser, Effect)
+NOUNS: tuple[type[Noun], ...] = (Account, ProvisionUser, ProvisionRequest, Device, AccountUser, Effect, Epoch)
 
 Rows = dict[str, list[Row]]  # kind (``audit`` among them) -> rows
 Migration = Callable[[Rows], Rows]

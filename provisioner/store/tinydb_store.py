@@ -1,15 +1,15 @@
 """The default store (D9): TinyDB's file format, live tables in memory, a journal with group commit."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack
-from pathlib import Path, PurePath
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Self, cast
 
 from provisioner.model import records
 from provisioner.model.audit import AuditEvent
 from provisioner.model.errors import Conflict, InvalidInput, LimitReached, Problem, Unavailable
-from provisioner.model.ports import N, Noun, Page, Put, Unit
+from provisioner.model.ports import Delete, N, Noun, Page, Put, Unit
 from provisioner.model.request import ProvisionRequest
 from provisioner.store.audit_log import AuditLog
 from provisioner.store.compaction import Compaction, Cut
@@ -20,6 +20,7 @@ from provisioner.store.lock import StoreLock
 from provisioner.store.recovery import LOCK, Recovered, recover
 from provisioner.store.schema import SCHEMA, Schema, to_json
 from provisioner.store.snapshot import Meta, Moment
+from provisioner.store.still import Still
 
 REQUESTS_MAX = 10_000
 AUDIT_ROWS_MAX = 100_000
@@ -111,14 +112,14 @@ class TinyDbStore:
 
     async def commit(self, unit: Unit) -> int:
         try:
-            staged = self._stage(unit)
+            staged = self._staged(unit)
         except (Conflict, LimitReached):
             if self._commits.idle:
                 raise
             # What refuses it may be on its way to the disk still. Judge again by what is left of that, so that
             # no refusal rests on a unit that is lost, and a caller who reads again finds what refused it.
             await self._commits.settled()
-            staged = self._stage(unit)
+            staged = self._staged(unit)
         return await self._commits.durable(staged)
 
     async def audit_page(self, *, after: int = 0, limit: int = 100, newest_first: bool = False) -> Sequence[AuditEvent]:
@@ -148,9 +149,18 @@ class TinyDbStore:
         self._check_open()
         await self._commits.probe()
 
-    async def backup(self, target: PurePath) -> None:
+    @asynccontextmanager
+    async def moment(self) -> AsyncIterator[Still]:
         self._check_open()
-        await self._compaction.backup(Path(target))
+        yield Still(self._audit.last_seq, {kind: table.all() for kind, table in self._tables.items()})
+
+    async def adopt(self, nouns: Sequence[Noun], audit: Sequence[AuditEvent] = ()) -> None:
+        await self._commits.settled()  # what it follows must not get lost
+        self._check_open()
+        rows = [event for event in audit if event.seq > self._seq_ahead]
+        if rows and self._seq_ahead not in (0, rows[0].seq - 1):
+            raise Conflict(f"audit row {rows[0].seq} does not follow row {self._seq_ahead}")
+        await self._commits.durable(self._stage((self._table(type(noun)).adopt(noun) for noun in nouns), rows))
 
     async def close(self) -> None:
         """Finish the commits under way and write a last snapshot. Closing twice is harmless."""
@@ -172,22 +182,29 @@ class TinyDbStore:
         if self._lock is None:
             raise Unavailable("the store is closed")
 
-    def _stage(self, unit: Unit) -> StagedUnit:
-        """Judge the unit by everything before it, durable or not. When it is refused nothing stays behind."""
+    def _staged(self, unit: Unit) -> StagedUnit:
         self._check_open()
+        audit = [records.stamped(event, "seq", seq) for seq, event in enumerate(unit.audit, self._seq_ahead + 1)]
+        return self._stage(self._changes(unit.changes), audit)
+
+    def _changes(self, changes: Sequence[Put | Delete]) -> Iterator[Change]:
+        for change in changes:
+            table = self._table(type(change.noun))
+            yield table.put(change.noun) if isinstance(change, Put) else table.delete(change.noun)
+
+    def _stage(self, staging: Iterator[Change], audit: Sequence[AuditEvent]) -> StagedUnit:
+        """Judge changes by everything before them, durable or not. When one is refused none stays behind."""
         changes: list[Change] = []
         try:
-            for change in unit.changes:
-                table = self._table(type(change.noun))
-                changes.append(table.put(change.noun) if isinstance(change, Put) else table.delete(change.noun))
-            audit = [records.stamped(event, "seq", seq) for seq, event in enumerate(unit.audit, self._seq_ahead + 1)]
+            for change in staging:
+                changes.append(change)
             json = self._json(changes, audit)
         except Exception:
             for staged in reversed(changes):
                 staged.table.unstage(staged)
             raise
         self._unit_ahead += 1
-        self._seq_ahead += len(audit)
+        self._seq_ahead = audit[-1].seq if audit else self._seq_ahead
         return StagedUnit(json, changes, audit, self._seq_ahead, asyncio.get_running_loop().create_future())
 
     def _json(self, changes: Sequence[Change], audit: Sequence[AuditEvent]) -> bytes:

@@ -1,12 +1,9 @@
 """What every store must do. An adapter's test class inherits ``StoreContract`` and gives a fixture ``place``."""
 
 import asyncio
-import functools
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any
 
 import pytest
 
@@ -16,65 +13,12 @@ from provisioner.model.effect import Effect
 from provisioner.model.errors import Conflict, Duplicate, InvalidInput, StaleVersion, Unavailable
 from provisioner.model.ports import Delete, Put, Store, Unit
 from provisioner.model.request import ProvisionRequest, RequestState
+from tests.contracts.store_copies import CopiesContract
+from tests.contracts.store_stage import StorePlace, in_loop, opened, put, stored, with_store
 from tests.contracts.store_values import all_audit, device, effect, event, one_of_each, request, walk_unit
 
-P = ParamSpec("P")
-SELF = TypeVar("SELF")
 
-
-class StorePlace(Protocol):
-    """Where an adapter keeps one store. Opening it again finds what was committed."""
-
-    async def open(self) -> Store: ...
-
-    async def open_backup(self, target: Path) -> Store:
-        """Open what ``backup(target)`` wrote."""
-
-
-def in_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run an asynchronous test on an event loop of its own."""
-
-    @functools.wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(test(*args, **kwargs))
-
-    return run
-
-
-def with_store(test: Callable[Concatenate[SELF, Store, P], Coroutine[Any, Any, None]]) -> Any:
-    """Run an asynchronous test method with a store that is closed afterwards."""
-
-    def run(self: SELF, place: StorePlace) -> None:
-        async def scenario() -> None:
-            async with opened(place) as store:
-                await test(self, store)  # type: ignore[call-arg]  # the tests take nothing but the store
-
-        asyncio.run(scenario())
-
-    run.__name__, run.__doc__ = test.__name__, test.__doc__
-    return run
-
-
-@asynccontextmanager
-async def opened(place: StorePlace) -> AsyncIterator[Store]:
-    store = await place.open()
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-async def put(store: Store, *nouns: Any) -> None:
-    await store.commit(Unit([Put(noun) for noun in nouns]))
-
-
-async def stored(store: Store, number: int) -> ProvisionRequest:
-    found = await store.get(ProvisionRequest, f"req-{number:06d}")
-    assert found is not None
-    return found
-
-
-class StoreContract:
+class StoreContract(CopiesContract):
     @with_store
     async def test_a_record_is_got_as_it_was_put(self, store: Store) -> None:
         """Every kind comes back equal, one version on."""
@@ -361,9 +305,13 @@ class StoreContract:
             store.commit(Unit()),
             store.audit_page(),
             store.health(),
+            store.adopt([request(1)]),
         ):
             with pytest.raises(Unavailable):
                 await refused
+        with pytest.raises(Unavailable):
+            async with store.moment():
+                raise AssertionError("a moment of a closed store")
 
     @in_loop
     async def test_commits_under_way_survive_a_close(self, place: StorePlace) -> None:
@@ -375,22 +323,3 @@ class StoreContract:
         assert sorted(await asyncio.gather(*commits)) == [2, 4, 6, 8, 10]
         async with opened(place) as store:
             assert await store.count(Device) == 5
-
-    @in_loop
-    async def test_a_backup_is_a_store(self, place: StorePlace, tmp_path: Path) -> None:
-        """A backup taken while commits go on holds whole units and can be opened and written."""
-        target = tmp_path / "backup"
-        async with opened(place) as store:
-            await store.commit(walk_unit(1))
-            commits = [asyncio.create_task(store.commit(walk_unit(n))) for n in range(2, 50)]
-            await store.backup(target)
-            await asyncio.gather(*commits)
-        copy = await place.open_backup(target)
-        try:
-            devices = await copy.count(Device)
-            assert 1 <= devices <= 49
-            assert await copy.count(ProvisionRequest) == await copy.count(Effect) == devices
-            assert [row.seq for row in await all_audit(copy)] == list(range(1, 2 * devices + 1))
-            await copy.commit(walk_unit(100))
-        finally:
-            await copy.close()

@@ -9,6 +9,7 @@ from provisioner.model.account import Account
 from provisioner.model.audit import AuditEvent
 from provisioner.model.device import Device, DeviceConnection
 from provisioner.model.effect import Effect, EffectVerb
+from provisioner.model.epoch import Epoch
 from provisioner.model.ports import Noun, Put, Store, Unit
 from provisioner.model.request import Grant, Package, ProvisionRequest, RequestState
 from provisioner.model.user import AccountUser, ProvisionUser
@@ -99,7 +100,8 @@ def event(subject: str, action: str = "request.create", **changes: Any) -> Audit
 
 
 def one_of_each() -> list[Noun]:
-    return [account(), provision_user(), full_request(1), request(2), device(1), account_user(1), effect(1)]
+    epoch = Epoch(number=2, began_at=NOON)
+    return [account(), provision_user(), full_request(1), request(2), device(1), account_user(1), effect(1), epoch]
 
 
 def walk_unit(number: int) -> Unit:
