@@ -12,6 +12,7 @@ from tests.support.installation import Installation
 
 if TYPE_CHECKING:
     from tests.support.in_process import InProcess
+    from tests.support.rabbit_cluster import RabbitCluster
 
 # How long an example takes says something about the machine, and the first one in a fresh clone builds tables:
 # pytest's own timeout is the judge of slowness.
@@ -27,6 +28,22 @@ def shared_installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[In
         installation.account("acme", "north")
         installation.account("bolt", "south")
         yield installation
+
+
+@pytest.fixture(scope="session")
+def _rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator["RabbitCluster"]:
+    from tests.support.rabbit_cluster import running_cluster
+
+    with running_cluster(tmp_path_factory.mktemp("rabbit")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def rabbit(_rabbit: "RabbitCluster") -> "RabbitCluster":
+    """A cluster of two that starts once, for it takes its time; a module finds both nodes alive. What listens on its
+    ``callback_port`` is the module's own, and gone after it."""
+    _rabbit.heal()
+    return _rabbit
 
 
 @pytest.fixture(scope="session")

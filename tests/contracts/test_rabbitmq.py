@@ -1,7 +1,6 @@
 """RabbitMQ as an account broker that asks us: the common contract against a real cluster of two nodes."""
 
 import itertools
-import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -24,21 +23,12 @@ from tests.contracts.account_broker_contract import (
     verify,
 )
 from tests.contracts.mqtt_device import ACCEPTED, SOON_S
-from tests.support.ports import free_ports
-from tests.support.rabbit_cluster import ADMIN, ADMIN_PASSWORD, RabbitCluster, running_cluster
-
-SECRET = secrets.token_urlsafe(16)
+from tests.support.rabbit_cluster import ADMIN, ADMIN_PASSWORD, RabbitCluster
 
 
 @pytest.fixture(scope="module")
-def callback_port() -> int:
-    return free_ports(1)[0]
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory, callback_port: int) -> Iterator[RabbitCluster]:
-    with running_cluster(tmp_path_factory.mktemp("rabbit"), callback_port, SECRET) as running:
-        yield running
+def cluster(rabbit: RabbitCluster) -> RabbitCluster:
+    return rabbit
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +38,9 @@ def loop() -> Iterator[LoopThread]:
     made.close()
 
 
-def serving(port: int, cluster: RabbitCluster) -> HttpCallbackBroker:
+def serving(cluster: RabbitCluster) -> HttpCallbackBroker:
     def serve(handler: Handler) -> HttpServer:
-        return HttpServer("127.0.0.1", port, handler)
+        return HttpServer("127.0.0.1", cluster.callback_port, handler)
 
     client = ManagementClient(tuple(cluster.management_urls), ADMIN, Secret(ADMIN_PASSWORD))
     return HttpCallbackBroker(
@@ -59,7 +49,7 @@ def serving(port: int, cluster: RabbitCluster) -> HttpCallbackBroker:
         serve,
         verify,
         lambda: datetime.now(UTC),
-        secret=Secret(SECRET),
+        secret=Secret(cluster.secret),
         management=RabbitManagement(client),
     )
 
@@ -68,10 +58,10 @@ _turns = itertools.count()
 
 
 @pytest.fixture
-def stage(cluster: RabbitCluster, callback_port: int, loop: LoopThread) -> Iterator[Stage]:
+def stage(cluster: RabbitCluster, loop: LoopThread) -> Iterator[Stage]:
     """A fresh endpoint in front of the cluster; devices of one test are on one node, of the next on the other."""
     sightings: list[Sighting] = []
-    broker = serving(callback_port, cluster)
+    broker = serving(cluster)
     loop.run(broker.start(sightings.append))
     address = ("127.0.0.1", cluster.nodes[next(_turns) % 2].mqtt)
     try:

@@ -37,13 +37,15 @@ DEADLINE_S = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to connect to. ca: None for plain TCP. source: the loopback address to come from."""
+    """Where to connect to. ca: None for plain TCP. source: the loopback address to come from. certificate: PEM file of
+    a certificate and its key, to show there."""
 
     port: int
     ca: Path | None = None
     host: str = "127.0.0.1"
     source: str = "127.0.0.1"
     websocket: bool = False
+    certificate: Path | None = None
 
 
 class Wire:
@@ -54,7 +56,7 @@ class Wire:
         raw = socket.create_connection((address.host, address.port), DEADLINE_S, (address.source, 0))
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if address.ca is not None:
-            raw = _secured(raw, address.ca)
+            raw = _secured(raw, address.ca, address.certificate)
         self.socket: socket.socket | WebSocketStream = WebSocketStream(raw) if address.websocket else raw
         self.greeting: ConnAck | None = None
         self._decoder = Decoder(version=version, packet_bytes_max=8_000_000)
@@ -234,8 +236,10 @@ def connect_to_account(answer: Mapping[str, Any], address: Address, *, client_id
     return wire
 
 
-def _secured(raw: socket.socket, ca: Path) -> ssl.SSLSocket:
+def _secured(raw: socket.socket, ca: Path, certificate: Path | None) -> ssl.SSLSocket:
     context = ssl.create_default_context(cafile=ca)
+    if certificate is not None:
+        context.load_cert_chain(certificate)
     try:
         return context.wrap_socket(raw, server_hostname="localhost")
     except OSError as error:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.support.ports import free_ports
 
@@ -74,6 +75,10 @@ management.tcp.port = {self.management}
                 assert time.monotonic() < until_s, "the node does not start"
                 time.sleep(0.1)
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """As by a power cut; nothing when it does not run."""
         if self._process is not None:
@@ -83,16 +88,26 @@ management.tcp.port = {self.management}
 
 
 class RabbitCluster:
-    """nodes: two, joined. secret: what they prove themselves by at ``http://127.0.0.1:callback_port``."""
+    """nodes: two, joined. secret: what they prove themselves by at ``http://127.0.0.1:callback_port``, where one
+    service at a time can be asked."""
 
-    def __init__(self, folder: Path, callback_port: int, secret: str) -> None:
-        (epmd,) = free_ports(1)
+    def __init__(self, folder: Path) -> None:
+        epmd, self.callback_port = free_ports(2)
+        self.secret = secrets.token_urlsafe(16)
         cookie = folder / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
         self.epmd = epmd
-        settings = _settings(callback_port, secret)
+        settings = _settings(self.callback_port, self.secret)
         self.nodes = [RabbitNode(folder / f"node-{number}", number, epmd, settings) for number in (1, 2)]
+
+    def heal(self) -> None:
+        """Bring back what was killed."""
+        dead = [node for node in self.nodes if not node.is_running]
+        for node in dead:
+            node.start()
+        for node in dead:
+            node.wait()
 
     @property
     def management_urls(self) -> list[str]:
@@ -117,20 +132,40 @@ log.console = false
 """
 
 
+def rabbit_settings(cluster: RabbitCluster, name: str, port: int) -> dict[str, Any]:
+    """Of an account broker that devices reach at ``port``, as they stand in the file."""
+    return {
+        "name": name,
+        "kind": "http-callback",
+        "product": "rabbitmq",
+        "url_host": "127.0.0.1",
+        "port": port,
+        "tls": False,
+        "callback_port": cluster.callback_port,
+        "management": {"urls": cluster.management_urls, "username": ADMIN, "password": "management.secret"},
+    }
+
+
+def write_rabbit_secrets(cluster: RabbitCluster, name: str, folder: Path) -> None:
+    """Into the installation's folder, before it starts."""
+    own = {"management.secret": ADMIN_PASSWORD, f"callbacks/{name}.secret": cluster.secret}
+    for path, secret in own.items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(secret)
+        (folder / path).chmod(0o600)
+
+
 @contextmanager
-def running_cluster(folder: Path, callback_port: int, secret: str) -> Iterator[RabbitCluster]:
+def running_cluster(folder: Path) -> Iterator[RabbitCluster]:
     """Both nodes serve; none is left at the end, nor the port mapper that they found each other by."""
     assert PROGRAMS.is_dir(), "rabbitmq-server is not installed; scripts/system-packages says how"
     epmd_program = shutil.which("epmd")
     assert epmd_program is not None
-    cluster = RabbitCluster(folder, callback_port, secret)
+    cluster = RabbitCluster(folder)
     environment = {**os.environ, "ERL_EPMD_ADDRESS": "127.0.0.1"}
     mapper = subprocess.Popen([epmd_program, "-port", str(cluster.epmd)], env=environment)
     try:
-        for node in cluster.nodes:
-            node.start()
-        for node in cluster.nodes:
-            node.wait()
+        cluster.heal()
         yield cluster
     finally:
         for node in cluster.nodes:

@@ -1,7 +1,5 @@
 """The walk through the gate to a mosquitto that knows a device by its certificate alone."""
 
-import socket
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from broker.packets import V311
 from tests.support.device import Address, Credentials, Wire
 from tests.support.fleet import fleet_of, run_fleet
 from tests.support.installation import Installation
@@ -33,9 +30,7 @@ class Site:
         """A connection by the certificate of this answer. Raises OSError when it is refused."""
         paper = self.installation.folder / f"{answer['client_id']}.pem"
         paper.write_text(answer["certificate"] + answer["private_key"])
-        context = ssl.create_default_context(cafile=self.installation.ca)
-        context.load_cert_chain(paper)
-        with _Shown(Address(self.port), context) as wire:
+        with Wire(Address(self.port, self.installation.ca, certificate=paper)) as wire:
             if wire.connect(str(answer["client_id"]), None, None) != 0:
                 raise ConnectionRefusedError
             yield wire
@@ -46,15 +41,6 @@ class Site:
                 return False
         except OSError:
             return True
-
-
-class _Shown(Wire):
-    """A wire that shows a certificate."""
-
-    def __init__(self, address: Address, context: ssl.SSLContext) -> None:
-        super().__init__(address, V311)
-        assert isinstance(self.socket, socket.socket)
-        self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
 
 
 @pytest.fixture(scope="module")

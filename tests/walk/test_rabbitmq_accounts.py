@@ -1,11 +1,9 @@
 """The walk through the gate to RabbitMQ: a real cluster of two, which asks the service about every device."""
 
 import json
-import secrets
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from tests.support.device import Address
 from tests.support.fleet import QUICK, run_fleet
 from tests.support.installation import Installation
 from tests.support.ports import free_ports
-from tests.support.rabbit_cluster import ADMIN, ADMIN_PASSWORD, RabbitCluster, running_cluster
+from tests.support.rabbit_cluster import RabbitCluster, rabbit_settings, write_rabbit_secrets
 from tests.support.relay import Balancer
 
 FreshId = Callable[[], str]
@@ -46,40 +44,23 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder, secret = tmp_path_factory.mktemp("rabbit"), secrets.token_urlsafe(16)
-    callback, embedded = free_ports(2)
-    with running_cluster(folder, callback, secret) as cluster:
-        balancer = Balancer(*(Address(node.mqtt) for node in cluster.nodes))
-        settings = {
-            "name": BROKER,
-            "kind": "http-callback",
-            "product": "rabbitmq",
-            "url_host": "127.0.0.1",
-            "port": balancer.port,
-            "tls": False,
-            "callback_port": callback,
-            "management": {"urls": cluster.management_urls, "username": ADMIN, "password": "management.secret"},
-        }
-        near = {"name": "embedded", "kind": "embedded", "port": embedded}
-        installation = Installation(folder / "installation", brokers=(), account_brokers=[settings, near])
-        installation.account_brokers = {
-            BROKER: Address(balancer.port),
-            "embedded": Address(embedded, installation.ca),
-        }
-        _write(installation.folder / "management.secret", ADMIN_PASSWORD)
-        _write(installation.folder / "callbacks" / f"{BROKER}.secret", secret)
-        with balancer, installation.running():
-            balancer.open()
-            installation.account("acme", BROKER)
-            installation.account("bolt", "embedded")
-            yield Site(installation, cluster, balancer)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text)
-    path.chmod(0o600)
+def site(rabbit: RabbitCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    balancer = Balancer(*(Address(node.mqtt) for node in rabbit.nodes))
+    near: dict[str, Any] = {"name": "embedded", "kind": "embedded", "port": free_ports(1)[0]}
+    settings = rabbit_settings(rabbit, BROKER, balancer.port)
+    installation = Installation(
+        tmp_path_factory.mktemp("rabbit") / "installation", brokers=(), account_brokers=[settings, near]
+    )
+    installation.account_brokers = {
+        BROKER: Address(balancer.port),
+        "embedded": Address(near["port"], installation.ca),
+    }
+    write_rabbit_secrets(rabbit, BROKER, installation.folder)
+    with balancer, installation.running():
+        balancer.open()
+        installation.account("acme", BROKER)
+        installation.account("bolt", "embedded")
+        yield Site(installation, rabbit, balancer)
 
 
 def test_ec_31_a_device_ends_on_rabbitmq_and_is_confirmed_there(site: Site, fresh_id: FreshId) -> None:
