@@ -19,7 +19,7 @@ from provisioner.model.secret import Secret
 from tests.contracts.mqtt_device import ACCEPTED, SOON_S, Device, until
 
 CUT_S: Final = 2.0  # F-08
-GOING_S: Final = 0.3  # a PUBACK may come before the end of the connection that it stands on
+GOING_S: Final = 2.0  # a PUBACK may come before the end of the connection that it stands on
 REFUSED: Final = frozenset({"Not authorized", "Bad user name or password", "closed"})
 T = TypeVar("T")
 

@@ -80,6 +80,9 @@ class Device:
     def publish(self, topic: str, payload: bytes = b"x", retain: bool = False, qos: int = 1) -> None:
         """Returns when it was acknowledged, or the server hung up."""
         sent = self._client.publish(topic, payload, qos=qos, retain=retain)
+        if sent.rc == mqtt.MQTT_ERR_NO_CONN:  # it hung up before this was sent
+            assert self.left.wait(SOON_S)
+            return
         assert until(lambda: sent.is_published() or self.left.is_set()), "no PUBACK"
 
     def got(self, topic: str, payload: bytes) -> bool:
@@ -96,6 +99,8 @@ class Device:
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+        if (sock := self._client.socket()) is not None:  # its thread ended before it saw the server close
+            sock.close()
 
     def _on_connect(self, client: Any, data: Any, flags: Any, code: ReasonCode, properties: Any) -> None:
         self._verdict = code.getName()
