@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
 
 from provisioner.account_brokers.batching import Batch
 from provisioner.account_brokers.certificate_record import CertificateRecord, Change, Holder
@@ -222,14 +221,10 @@ class CertificateBroker:
         return ending.was_there
 
     def _connect_as(self, client_id: str) -> None:
-        own = self._control
-        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, reconnect_on_failure=False)
-        client.username_pw_set(own.username, own.password.reveal())
-        if own.ca is not None:
-            client.tls_set(ca_certs=str(own.ca))
+        client = self._control.client(client_id, clean=True, comes_back=False)
         client.on_connect = _leave
         try:
-            client.connect(own.host, own.port, keepalive=5)
+            client.connect(self._control.host, self._control.port, keepalive=5)
             client.loop_forever(timeout=0.1)
         except OSError as error:
             raise Unavailable(f"mosquitto does not answer: {type(error).__name__}") from None

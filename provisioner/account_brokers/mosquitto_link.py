@@ -1,18 +1,19 @@
-"""The service's own connection to a mosquitto: paho in a thread of its own, heard and used on the event loop."""
+"""The service's own connection to a mosquitto: in a thread of its own, heard and used on the event loop."""
 
 import asyncio
 import contextlib
 import logging
-import socket
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
+from provisioner.link.client import Client
 from provisioner.model.errors import Unavailable
 from provisioner.model.secret import Secret
 
@@ -39,13 +40,27 @@ class ControlAddress:
     ca: Path | None = None
     lasts: bool = True
 
+    def client(self, client_id: str, *, clean: bool, comes_back: bool = True) -> Client:
+        """Not connected yet. Raises OSError when ``ca`` cannot be read."""
+        client = Client(client_id, clean=clean, tls=self._tls(), comes_back=comes_back)
+        client.username_pw_set(self.username, self.password.reveal())
+        return client
+
+    def _tls(self) -> ssl.SSLContext | None:
+        """The name in mosquitto's certificate is verified."""
+        if self.ca is None:
+            return None
+        context = ssl.create_default_context(cafile=self.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        return context
+
 
 class MosquittoLink:
     """Connects again for ever. Once ``start`` was called, everything but the callbacks of paho is on the loop."""
 
     def __init__(self, address: ControlAddress, filters: Sequence[str]) -> None:
         self._address, self._filters = address, filters
-        self._client: mqtt.Client | None = None
+        self._client: Client | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_up, self._is_answered = asyncio.Event(), asyncio.Event()
         self._kept_session = False
@@ -67,7 +82,7 @@ class MosquittoLink:
     async def stop(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            await asyncio.to_thread(_leave, client)
+            await asyncio.to_thread(client.leave)
         self._is_up.clear()
 
     async def wait_up(self, within_s: float) -> bool:
@@ -83,14 +98,11 @@ class MosquittoLink:
         if self._client.publish(topic, payload, qos).rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise Unavailable("mosquitto does not answer")
 
-    def _new_client(self) -> mqtt.Client:
+    def _new_client(self) -> Client:
         own = self._address
-        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=own.client_id, clean_session=not own.lasts)
-        client.username_pw_set(own.username, own.password.reveal())
-        if own.ca is not None:
-            client.tls_set(ca_certs=str(own.ca))
+        client = own.client(own.client_id, clean=not own.lasts)
         client.reconnect_delay_set(1, RECONNECT_S_MAX)
-        client.on_socket_open = _without_delay
+        client.suppress_exceptions = True  # one that escaped would end the network thread for good
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_subscribe, client.on_message = self._on_subscribe, self._on_message
         return client
@@ -130,15 +142,3 @@ class MosquittoLink:
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
             self._loop.call_soon_threadsafe(call, *arguments)
-
-
-def _leave(client: mqtt.Client) -> None:
-    client.disconnect()
-    client.loop_stop()
-    if (line := client.socket()) is not None:  # paho leaves it open when it was not yet answered
-        line.close()
-
-
-def _without_delay(client: Any, data: Any, line: Any) -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,4 +1,4 @@
-"""The connection to a broker that stands in the place of the gate: paho in one network thread, services on the loop.
+"""The connection to a broker that stands in the place of the gate: one network thread, services on the loop.
 
 A message is acknowledged when what it caused is durable and answered, never before: what a crash interrupts, the
 broker delivers again to the next connection under the same client id. At most ``window`` messages are under way.
@@ -7,7 +7,6 @@ broker delivers again to the next connection under the same client id. At most `
 import asyncio
 import logging
 import random
-import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from provisioner.link.client import Client
 from provisioner.model.secret import Secret
 
 log = logging.getLogger(__name__)
@@ -123,27 +123,19 @@ class MosquittoLink:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.to_thread(self._close)
+        await asyncio.to_thread(self._client.leave)
 
     # On the network thread
 
-    def _make_client(self) -> mqtt.Client:
+    def _make_client(self) -> Client:
         options = self._options
-        client = mqtt.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=options.client_id,
-            protocol=MQTTProtocolVersion.MQTTv5,
-            manual_ack=True,
-        )
+        client = Client(options.client_id, protocol=MQTTProtocolVersion.MQTTv5, tls=options.tls, manual_ack=True)
         client.username_pw_set(options.username, options.password.reveal())
-        if options.tls is not None:
-            client.tls_set_context(options.tls)
         client.max_inflight_messages_set(options.window)
         client.max_queued_messages_set(ANSWERS_QUEUED_MAX)
         client.reconnect_delay_set(0, 0)  # the waiting is ours: paho's has no jitter
         client.suppress_exceptions = True  # one that escaped would end the network thread for good
         client.enable_logger(_paho_log)
-        client.on_socket_open = _without_delay
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_subscribe = self._on_subscribe
@@ -215,10 +207,6 @@ class MosquittoLink:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._take, mail)
 
-    def _close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-
     # On the event loop
 
     def _take(self, mail: _Mail) -> None:
@@ -240,8 +228,3 @@ class MosquittoLink:
         with self._order:
             if mail.qos and mail.connection == self._connection:
                 self._client.ack(mail.packet_id, mail.qos)
-
-
-def _without_delay(client: mqtt.Client, userdata: Any, line: Any) -> None:
-    """Nagle's algorithm costs 44 ms an exchange here."""
-    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,10 +1,5 @@
-"""One MQTT 3.1.1 connection that tries what it may not: by paho, blocking, for a thread and never for the event loop.
+"""One MQTT 3.1.1 connection that tries what it may not: blocking, for a thread and never for the event loop."""
 
-paho's own loop waits in ``select``, which takes no descriptor beyond 1,023; a service that holds a fleet has those.
-"""
-
-import select
-import socket
 import ssl
 import tempfile
 import time
@@ -15,15 +10,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
 
+from provisioner.link.client import Client
 from provisioner.model.names import DEFAULT_PORTS
 from provisioner.model.secret import Secret
 
 PATIENCE_S = 3.0  # for an answer that a broker owes
 KEEP_ALIVE_S = 60
-_READS = 8  # packets that wait inside a TLS or WebSocket layer, where ``poll`` does not see them
-_LOOK_MS = 25
+_LOOK_S = 0.025
 _FOR_ITSELF = b"PROXY UNKNOWN\r\n"  # what a proxy says in front of its own health checks
 
 
@@ -89,35 +83,6 @@ def _show(context: ssl.SSLContext, certificate: str, key: Secret) -> None:
         both.touch(0o600)
         both.write_text(certificate + key.reveal(), "ascii")
         context.load_cert_chain(both)
-
-
-class _Client(mqtt.Client):
-    """paho without its leak of the socket when a handshake fails; all of it needs private methods of paho."""
-
-    proxied = False
-    _newest: socket.socket | None = None
-
-    def _create_socket_connection(self) -> socket.socket:
-        self._newest = super()._create_socket_connection()
-        self._newest.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.proxied:
-            self._newest.sendall(_FOR_ITSELF)
-        return self._newest
-
-    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
-        if self._ssl_context is None:
-            raise ValueError("TLS without a context")
-        line = self._ssl_context.wrap_socket(tcp_sock, server_hostname=self.host, do_handshake_on_connect=False)
-        self._newest = line
-        line.settimeout(self.connect_timeout)
-        line.do_handshake()
-        return line
-
-    def drop(self) -> None:
-        """Close without a DISCONNECT."""
-        self._sock_close()
-        if self._newest is not None:
-            self._newest.close()
 
 
 class Probe:
@@ -199,29 +164,24 @@ class Probe:
     def leave(self) -> None:
         """What was published before goes out, then DISCONNECT."""
         if self.is_open:
-            self._client.disconnect()
+            self._client.leave()
         self._client.drop()
 
     def vanish(self) -> None:
         """Without a word: where a broker publishes the Will."""
         self._client.drop()
 
-    def _made(self, client_id: str, clean: bool, own: ssl.SSLContext | None) -> _Client:
-        client = _Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=client_id,
-            clean_session=clean,
-            protocol=mqtt.MQTTv311,
-            transport="tcp" if self._door.path is None else "websockets",
-            reconnect_on_failure=False,
+    def _made(self, client_id: str, clean: bool, own: ssl.SSLContext | None) -> Client:
+        client = Client(
+            client_id,
+            clean=clean,
+            tls=(own or self._door.tls) if self._door.tls is not None else None,
+            websocket_path=self._door.path,
+            comes_back=False,
+            preamble=_FOR_ITSELF if self._door.proxied else b"",
         )
         client.connect_timeout = PATIENCE_S
-        client.proxied = self._door.proxied
         client.max_inflight_messages_set(200)
-        if self._door.tls is not None:
-            client.tls_set_context(own or self._door.tls)
-        if self._door.path is not None:
-            client.ws_set_options(path=self._door.path)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_unsubscribe = self._on_subscribe
@@ -242,16 +202,7 @@ class Probe:
         return True
 
     def _pump(self, wait_s: float) -> None:
-        if self._client.want_write():
-            self._client.loop_write()
-        line = self._client.socket()
-        if line is None:
-            return
-        ready = select.poll()
-        ready.register(line.fileno(), select.POLLIN)
-        ready.poll(min(wait_s * 1_000, _LOOK_MS))
-        for _ in range(_READS):
-            self._client.loop_read()
+        self._client.turn(min(wait_s, _LOOK_S))
 
     def _on_connect(self, client: mqtt.Client, data: Any, flags: Any, code: Any, properties: Any) -> None:
         self._verdict = str(code) if code.is_failure else ""
