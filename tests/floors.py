@@ -25,6 +25,7 @@ FLOORS = {
     "provisioner.model.draft": 1,
     "provisioner.model.ports": 1,
     "provisioner.dialects": 1,
+    "provisioner.mqtt_client": 1,
     "provisioner.store": 2,
     "provisioner.account_brokers": 2,
     "provisioner.product_clouds": 2,

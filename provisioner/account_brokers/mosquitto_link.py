@@ -13,9 +13,9 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
-from provisioner.link.client import Client
 from provisioner.model.errors import Unavailable
 from provisioner.model.secret import Secret
+from provisioner.mqtt_client import Client
 
 _log = logging.getLogger(__name__)
 

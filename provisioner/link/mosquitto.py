@@ -20,8 +20,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from provisioner.link.client import Client
 from provisioner.model.secret import Secret
+from provisioner.mqtt_client import Client
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
 
-from provisioner.link.client import Client
 from provisioner.model.names import DEFAULT_PORTS
 from provisioner.model.secret import Secret
+from provisioner.mqtt_client import Client
 
 PATIENCE_S = 3.0  # for an answer that a broker owes
 KEEP_ALIVE_S = 60

@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from provisioner.account_brokers.mosquitto_passwords import password_digest
-from provisioner.link.client import Client
 from provisioner.link.mosquitto import LinkOptions, MosquittoLink
 from provisioner.link.probe import Door, Login, Probe, trusting
 from provisioner.model.secret import Secret
+from provisioner.mqtt_client import Client
 from tests.contracts.account_broker_contract import user
 from tests.contracts.mosquitto_stage import mosquitto_stage
 from tests.contracts.mqtt_device import until
