@@ -101,8 +101,8 @@ class Denial:
 class Incident:
     """Something was refused or cut. ``count`` > 1: that many like it were summed up into one.
 
-    action: connect.refused, connect.timeout, subscribe.refused, publish.refused, answer.refused, packet.violation,
-    flood, connection.taken_over or application.failed.
+    action: connect.refused, connect.locked_out, connect.timeout, subscribe.refused, publish.refused, answer.refused,
+    packet.violation, flood, connection.taken_over or application.failed.
     """
 
     action: str

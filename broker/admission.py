@@ -1,6 +1,6 @@
 """Who is let in: what can never be right, then the limits, then the application, then its answer's own limits."""
 
-from broker.access import Admission, Denial, DenialKind, Login, check_login, may_will
+from broker.access import Admission, Denial, DenialKind, Incident, Login, check_login, may_will
 from broker.hall import Hall, logger
 from broker.limits import Attempt
 from broker.session_settings import Refusal
@@ -25,7 +25,8 @@ async def decide(hall: Hall, login: Login) -> Admission | Denial:
     try:
         outcome = await _ask(hall, login)
     finally:
-        hall.logins.end(attempt, hall.clock(), _success(outcome))
+        if hall.logins.end(attempt, hall.clock(), _success(outcome)):
+            hall.observe(Incident("connect.locked_out", "failures", login.client_id, login.username, login.address))
     if isinstance(outcome, Denial):
         return outcome
     if login.will_topic is not None and not may_will(outcome.rights, login.will_topic, login.will_retain):

@@ -206,8 +206,10 @@ class LoginLimits:
         self._under_way[key] = under_way + 1
         return None
 
-    def end(self, attempt: Attempt, now: float, success: bool | None) -> None:
-        """success: None when nobody can tell (the application was not able to answer, the peer went away)."""
+    def end(self, attempt: Attempt, now: float, success: bool | None) -> bool:
+        """Whether this failure was the one too many, and nothing of the kind is tried for a while.
+
+        success: None when nobody can tell (the application was not able to answer, the peer went away)."""
         site = site_of(attempt.address)
         key = _key(site, attempt.username, attempt.client_id)
         left = self._under_way.get(key, 1) - 1
@@ -221,7 +223,8 @@ class LoginLimits:
         elif success is False:
             self._addresses.charge(_key(site), now)
             self._usernames.charge(_key(site, attempt.username), now)
-            self._strike(key, now)
+            return self._strike(key, now)
+        return False
 
     def connected(self, identity: str, now: float) -> Denial | None:
         """Count an accepted login of this identity; a Denial when it comes and goes too often."""
@@ -237,17 +240,19 @@ class LoginLimits:
         self._identities.charge(key, now)
         return None
 
-    def _strike(self, key: int, now: float) -> None:
+    def _strike(self, key: int, now: float) -> bool:
         strikes = self._strikes.get(key)
         if strikes is None or now - strikes.at_s > self._limits.lockout_s:
             strikes = _Strikes(0, now)
         strikes.count += 1
         strikes.at_s = now
-        if strikes.count >= self._limits.lockout_failures:
+        locks = strikes.count >= self._limits.lockout_failures
+        if locks:
             strikes.count = 0
             strikes.locked_until_s = now + self._limits.lockout_s
             self._proven.pop(key, None)
         _remember(self._strikes, key, strikes, self._limits.tracked_max)
+        return locks
 
 
 class Standing(Enum):

@@ -66,6 +66,7 @@ class Site:
         self.run("init", str(self.folder))
         settings = yaml.safe_load(self.config.read_text("utf-8"))
         settings["admin"]["port"] = self.admin_port
+        settings["metrics"]["port"] = "off"
         settings |= self.settings(settings)
         self.config.write_text(yaml.safe_dump(settings), "utf-8")
 

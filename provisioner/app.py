@@ -31,6 +31,7 @@ from provisioner.link.probe import Door
 from provisioner.link_front import LinkFront
 from provisioner.link_settings import speaks
 from provisioner.model.errors import InvalidInput, Problem
+from provisioner.model.observer import NOBODY
 from provisioner.model.ports import AccountBroker, Dialect
 from provisioner.services.accounts import Accounts
 from provisioner.services.clockwatch import watch_clock
@@ -38,6 +39,7 @@ from provisioner.services.confirmation import Confirmation
 from provisioner.services.devices import Devices
 from provisioner.services.effects import Effects
 from provisioner.services.journal import AuditTrail
+from provisioner.services.observing import EventLog, Observers, observed
 from provisioner.services.platform import Platform
 from provisioner.services.proving import Proving
 from provisioner.services.provisioning import Provisioning
@@ -46,8 +48,10 @@ from provisioner.services.stand_ins import StandIns
 from provisioner.store.tinydb_store import TinyDbStore
 from provisioner.vault.keyring import KeyRing
 from provisioner.vault.passwords import Passwords
+from provisioner.watching import metrics_of, watch_door
 
 if TYPE_CHECKING:
+    from provisioner.doors.watch import WatchDoor
     from provisioner.links import LinkPlan
 
 log = logging.getLogger(__name__)
@@ -72,11 +76,15 @@ class Service:
     effects: Effects
     confirmation: Confirmation
     proving: Proving
+    watch: "WatchDoor | None" = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _started_s: float = field(default_factory=time.monotonic)
 
     async def start(self) -> None:
         """Finish what a crash left, then open the doors."""
+        if self.watch is not None:
+            await self.watch.start()
+            self._tasks.append(asyncio.create_task(self.watch.run(), name="watch"))
         for broker in self.platform.brokers.values():
             await broker.start(self.confirmation.seen)
         restored = await self.effects.restore()
@@ -105,10 +113,18 @@ class Service:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.effects.settle()
         await self.platform.audit.flush(close_windows=True)
+        if self.watch is not None:
+            await self.watch.stop()
         for broker in self.platform.brokers.values():
             await broker.stop()
         await self.platform.store.close()
         self.platform.passwords.close()
+
+    def reload_tls(self) -> None:
+        """See ``Gate.reload_tls``."""
+        self.gate.reload_tls()
+        if self.watch is not None:
+            self.watch.read_certificates()
 
     def failed(self) -> BaseException | None:
         """What ended a background task that should never end, if anything did."""
@@ -123,6 +139,7 @@ class Service:
             "uptime_s": round(time.monotonic() - self._started_s),
             "gate_ports": dict(self.gate.ports),
             "admin_port": self.admin_gate.ports.get("admin"),
+            "metrics_port": self.watch.port if self.watch is not None else None,
             "connections": len(self.gate.connections()),
             **({"provision_link": self.gate.status()} if isinstance(self.gate, LinkFront) else {}),
         }
@@ -139,10 +156,12 @@ async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBro
     known: tuple[Dialect, ...] = (JsonV1(), Esf(settings.esf))
     dialects = [each for each in known if speaks(settings.provision_link, each.name)]
     link = _link(settings, base, dialects)
+    metrics = metrics_of(settings, dialects)
+    observer = Observers(EventLog(), metrics or NOBODY)
     # Last, for it takes the lock on the files: what fails before leaves nothing open.
     store = await TinyDbStore.open(base / settings.store.path, requests_max=settings.store.requests_max)
     platform = Platform(
-        store=store,
+        store=observed(store, observer),
         ring=ring,
         passwords=Passwords(ring),
         authority=authority,
@@ -150,11 +169,15 @@ async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBro
         broker_urls=broker_urls(settings),
         dialects=dialects,
         policy=settings.policy,
-        audit=AuditTrail(store, utc_now, time.monotonic),
+        audit=AuditTrail(store, utc_now, time.monotonic, observer),
         now=utc_now,
         link_logins=link.logins(store) if link else None,
+        observer=observer,
     )
-    return _assemble(settings, base, platform, link)
+    service = _assemble(settings, base, platform, link)
+    entries = {"gate": service.gate, "admin": service.admin_gate}
+    service.watch = watch_door(settings, base, platform, metrics, entries)
+    return service
 
 
 def _assemble(settings: Settings, base: Path, platform: Platform, link: "LinkPlan | None") -> Service:
@@ -291,7 +314,7 @@ async def serve(settings: Settings, base: Path, *, ready: Any = None) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, service.gate.reload_tls)
+    loop.add_signal_handler(signal.SIGHUP, service.reload_tls)
     try:
         await service.start()
         if ready is not None:

@@ -95,6 +95,18 @@ class StoreSettings(_Part):
     requests_max: int = Field(default=10_000, ge=1, le=10_000)
 
 
+class MetricsSettings(_Part):
+    """Where metrics, health and readiness are asked for over HTTP; ``port: off``: nowhere. Nobody logs in there."""
+
+    host: str = "127.0.0.1"
+    port: int | None = Field(default=None, ge=0, le=65_535)
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        return None if value is False or value == "off" else value
+
+
 class AuthoritySettings(_Part):
     certificate: Path = Path("ca/ca.pem")
     key: Path = Path("ca/ca.key")
@@ -116,7 +128,9 @@ class Settings(_Part):
     policy: Policy = Policy()
     esf: EsfSettings = EsfSettings()
     selftest_at_start: AtStart = AtStart.OFF
+    metrics: MetricsSettings = MetricsSettings()
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
 
     @field_validator("selftest_at_start", mode="before")
     @classmethod

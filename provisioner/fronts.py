@@ -19,6 +19,7 @@ from provisioner.services.journal import AuditTrail
 from provisioner.services.platform import Platform
 from provisioner.services.provisioning import Provisioning
 from provisioner.services.stand_ins import Chorus, StandIns
+from provisioner.services.subject import about
 from provisioner.vault.keyring import KeyRing
 
 ADMIN_PURPOSE = "admin"
@@ -40,9 +41,10 @@ class ProvisionFront:
         if login.username is None or password is None:
             return Denial(DenialKind.NOT_AUTHORIZED, "credentials_malformed")
         try:
-            verdict = await self._admission.admit(
-                login.client_id, login.username, password, login.address, site_of(login.address)
-            )
+            with about(client_id=login.client_id, address=login.address):
+                verdict = await self._admission.admit(
+                    login.client_id, login.username, password, login.address, site_of(login.address)
+                )
         except Unavailable:
             return Denial(DenialKind.UNAVAILABLE, "verification_unavailable")
         if isinstance(verdict, NotAdmitted):
@@ -55,7 +57,8 @@ class ProvisionFront:
         )
 
     async def received(self, connection: Connection, topic: str, payload: bytes, dup: bool) -> None:
-        await self._conversations[connection.id].received(topic, payload)
+        with about(request_id=connection.identity, client_id=connection.client_id, address=connection.address):
+            await self._conversations[connection.id].received(topic, payload)
 
     def acknowledged(self, connection: Connection, topic: str) -> None:
         """An acknowledged packet proves nothing (F-13): the device says in words that it applied the answer."""
@@ -91,7 +94,9 @@ class AdminFront:
         pass  # nothing is kept between two messages of an administrator
 
     async def received(self, connection: Connection, topic: str, payload: bytes, dup: bool) -> None:
-        answer = await self._control.answer(f"admin:{connection.username}", payload)
+        actor = f"admin:{connection.username}"
+        with about(actor=actor, address=connection.address):
+            answer = await self._control.answer(actor, payload)
         connection.send(f"{CONTROL_PREFIX}/{connection.client_id}/response", answer)
 
     def acknowledged(self, connection: Connection, topic: str) -> None:

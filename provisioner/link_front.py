@@ -17,6 +17,7 @@ from provisioner.model.request import ProvisionRequest, RequestState
 from provisioner.services.conversation import Conversation
 from provisioner.services.platform import Platform
 from provisioner.services.provisioning import Provisioning
+from provisioner.services.subject import about
 
 if TYPE_CHECKING:
     from provisioner.link.mosquitto import Handler, MosquittoLink
@@ -89,6 +90,13 @@ class LinkFront:
         """Devices that were heard lately."""
         return tuple(self._peers.values())
 
+    def fault(self) -> str | None:
+        """Why no device can be heard now; None while the connection is up."""
+        return None if self._link.is_up else "the provision broker is not connected"
+
+    def standings(self) -> Mapping[str, int]:
+        return {"admitted": len(self._peers)}
+
     def kick(self, identity: str) -> bool:
         """Say no more to the device of that request; that broker cuts it when its login goes."""
         if identity not in self._of_request:
@@ -138,7 +146,8 @@ class LinkFront:
         peer.heard_s = time.monotonic()
         async with peer.turn:
             if peer.is_open:  # it may have been lost or revoked while this message waited; a device asks again
-                await self._of_request[peer.identity][1].received(topic, payload)
+                with about(request_id=peer.identity, client_id=client_id):
+                    await self._of_request[peer.identity][1].received(topic, payload)
 
     async def _peer(self, client_id: str) -> LinkPeer | None:
         """The device of the request that has this client id now; a former request's is forgotten."""

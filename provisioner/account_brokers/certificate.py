@@ -98,6 +98,10 @@ class CertificateBroker:
     def name(self) -> str:
         return self._name
 
+    @property
+    def is_up(self) -> bool:
+        return self._link.is_up
+
     def capabilities(self) -> Capabilities:
         return Capabilities(
             kicks=True,

@@ -65,6 +65,10 @@ class MosquittoDynsec:
     def name(self) -> str:
         return self._name
 
+    @property
+    def is_up(self) -> bool:
+        return self._ready.is_set()
+
     def capabilities(self) -> Capabilities:
         return Capabilities(
             kicks=True,

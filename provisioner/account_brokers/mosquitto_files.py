@@ -67,6 +67,10 @@ class MosquittoFiles:
             kicks=True,
             reports_sightings=True,
             refuses_subscribe=False,
+    @property
+    def is_up(self) -> bool:
+        return self._link.is_up
+
             mqtt5=True,
             checks_client_id=False,
             loose=False,

@@ -34,13 +34,16 @@ PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceCertificate:
-    """PEM texts; serial in lower-case hex; key_digest: SHA-256 of the public key; renew_after: half of its life."""
+    """PEM texts; serial in lower-case hex; key_digest: SHA-256 of the public key; renew_after: half of its life.
+
+    ends_at: the first instant at which it is no longer good."""
 
     certificate: str
     ca: str
     serial: str
     key_digest: str
     renew_after: datetime
+    ends_at: datetime
     private_key: Secret | None = None
 
 
@@ -131,6 +134,7 @@ class LocalAuthority:
             serial=f"{made.serial_number:x}",
             key_digest=_key_digest(public),
             renew_after=now + timedelta(days=DEVICE_DAYS) / 2,
+            ends_at=now + timedelta(days=DEVICE_DAYS),
             private_key=private,
         )
 

@@ -30,17 +30,14 @@ LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 @click.option("--gate-port", default=8883, show_default=True, type=PORT)
 @click.option("--broker-port", default=8884, show_default=True, type=PORT, help="Of the embedded account broker.")
 @click.option("--admin-port", default=8885, show_default=True, type=PORT)
-def init(
-    directory: Path, store: str, host: tuple[str, ...], admin: str, gate_port: int, broker_port: int, admin_port: int
-) -> None:
+@click.option("--metrics-port", default=9464, show_default=True, type=PORT, help="Of metrics, health and readiness.")
+def init(directory: Path, store: str, host: tuple[str, ...], admin: str, **ports: int) -> None:
     """Make an installation in DIRECTORY and print the files that were made. Nothing is overwritten."""
     from datetime import UTC, datetime
 
     from provisioner.doors import installation
 
-    plan = installation.Plan(
-        admin=admin, hosts=host, gate_port=gate_port, broker_port=broker_port, admin_port=admin_port
-    )
+    plan = installation.Plan(admin=admin, hosts=host, **ports)
     for path in installation.create(directory, plan, datetime.now(UTC)):
         click.echo(path)
     cli_desk.note(f"start it with `fleetgate serve -c {directory / installation.SETTINGS_FILE}`")

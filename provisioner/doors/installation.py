@@ -32,7 +32,7 @@ LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be made. ports: of the gate, of the embedded account broker and of the admin listener.
+    """What is to be made. ports: of the gate, of the embedded account broker, of the admin listener and of metrics.
 
     hosts: names and addresses, beside the local ones, under which the server is reached."""
 
@@ -41,6 +41,7 @@ class Plan:
     gate_port: int = 8883
     broker_port: int = 8884
     admin_port: int = 8885
+    metrics_port: int = 9464
 
 
 def create(directory: Path, plan: Plan, now: datetime) -> list[Path]:
@@ -125,6 +126,7 @@ def settings_text(plan: Plan) -> str:
         gate_port=plan.gate_port,
         admin_port=plan.admin_port,
         broker_port=plan.broker_port,
+        metrics_port=plan.metrics_port,
         server=SERVER_FILE,
         server_key=SERVER_KEY_FILE,
         admins=ADMINS_FILE,
@@ -186,5 +188,11 @@ policy:
 # warn: tell when one succeeds. refuse: then let no device in at that broker. off: only `fleetgate selftest` tries.
 selftest_at_start: warn
 
+# http://127.0.0.1:$metrics_port/metrics for Prometheus, /healthz and /readyz for whoever restarts or balances. They tell
+# no secret, and anybody who reaches them may read them. port: off opens nothing.
+metrics: {host: 127.0.0.1, port: $metrics_port}
+
+# text: a line a person reads. json: one object a line.
+log_format: text
 log_level: INFO
 """)

@@ -97,6 +97,7 @@ def device(noun: Device) -> View:
         "created_at": _instant(noun.created_at),
     }
 
+        "certificate_ends_at": _instant(noun.certificate_ends_at),
 
 def user(noun: ProvisionUser | AccountUser) -> View:
     """Of the provision account: its name and the account that owns it. Of an account: what it may do, and where."""

@@ -30,3 +30,9 @@ class AuditEvent:
     address: str | None = None
     details: Mapping[str, object] = field(default_factory=dict)
     seq: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many like it this row stands for."""
+        count = self.details.get("count", 1)
+        return count if isinstance(count, int) else 1

@@ -69,6 +69,7 @@ class Device:
     """A row of the registry (AZ-08). ``request`` is the id of the provision request that made it.
 
     metadata: what the device said of itself (serial_number, model_id, firmware_version, ...).
+    certificate_serial, certificate_ends_at: of the newest one; None where it has none.
     """
 
     kind: ClassVar[str] = "device"
@@ -82,6 +83,7 @@ class Device:
     state: DeviceState = DeviceState.PROVISIONED
     metadata: Mapping[str, object] = field(default_factory=dict)
     certificate_serial: str | None = None
+    certificate_ends_at: datetime | None = None
     version: int = 0
 
     def unique(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ from provisioner.model.user import AccountUser, account_user_id
 from provisioner.services.crashpoints import reach
 from provisioner.services.effects import Effects
 from provisioner.services.platform import Platform
+from provisioner.services.subject import about
 
 log = logging.getLogger(__name__)
 
@@ -53,16 +54,20 @@ class Confirmation:
 
     async def _handle(self, sighting: Sighting) -> None:
         try:
-            while True:
-                try:
-                    return await self.confirm(sighting)
-                except Conflict:
-                    continue
-                except Unavailable as error:
-                    log.warning("a sighting of %s waits: %s", sighting.client_id, error)
-                    await asyncio.sleep(1.0)
+            with about(client_id=sighting.client_id, account=sighting.account, address=sighting.address):
+                await self._settle(sighting)
         finally:
             self._free.release()
+
+    async def _settle(self, sighting: Sighting) -> None:
+        while True:
+            try:
+                return await self.confirm(sighting)
+            except Conflict:
+                continue
+            except Unavailable as error:
+                log.warning("a sighting waits: %s", error)
+                await asyncio.sleep(1.0)
 
     async def confirm(self, sighting: Sighting) -> None:
         """Note one sighting. Raises Conflict when a record moved on meanwhile, Unavailable."""

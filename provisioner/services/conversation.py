@@ -84,7 +84,7 @@ class Conversation:
         delivering = self._delivering
         if delivering and not delivering.exchange.done and delivering.message_id == message.message_id:
             return  # a second copy of the question while its answer is still being taken
-        peer = self._peer
+        peer, asked_s = self._peer, time.monotonic()
         asker = Asker(peer.identity, peer.client_id, peer.username, peer.address, peer.contended)
         if not asker.contended:
             peer.engage()
@@ -92,10 +92,11 @@ class Conversation:
         if answer is None or answer.status is not Status.PROVISIONED:
             peer.release()
         if answer is not None:
-            self._deliver(dialect, message, answer)
+            self._deliver(dialect, message, answer, asked_s)
 
     def _malformed(self, dialect: Dialect, message: Malformed) -> None:
         """Every bad message is answered, never met with silence (wire-json)."""
+        asked_s = time.monotonic()
         self._note("provision.refused", "refused", "malformed", detail=message.detail)
         answer = Answer(
             status=Status.MALFORMED,
@@ -103,7 +104,7 @@ class Conversation:
             server_time=self._platform.now(),
             detail=message.detail,
         )
-        self._deliver(dialect, message, answer)
+        self._deliver(dialect, message, answer, asked_s)
 
     def _acknowledged(self, ack: Acknowledgement) -> None:
         """The device speaks for itself here; only its account broker confirms it."""
@@ -114,11 +115,12 @@ class Conversation:
         else:
             self._peer.release()
 
-    def _deliver(self, dialect: Dialect, message: ProvisionMessage | Malformed, answer: Answer) -> None:
+    def _deliver(self, dialect: Dialect, message: ProvisionMessage | Malformed, answer: Answer, asked_s: float) -> None:
         ids = generate.message_ids(dialect.ids_needed(answer))
         exchange = dialect.exchange(self._peer.client_id, message, answer, ids)
         self._delivering = _Delivering(exchange, answer.message_id)
         self._go_on(exchange.start(time.monotonic()))
+        self._platform.observer.answered(dialect.name, answer.status, time.monotonic() - asked_s)
         reach("after_answer")
 
     def _go_on(self, outgoing: Sequence[Outgoing]) -> None:

@@ -187,6 +187,7 @@ class Granting:
             key_failures=0,
             key_blocked_until=None,
             grant=grant,
+        kept_end = before.certificate_ends_at if before and delivery.certificate else None
         )
 
     def _user(
@@ -195,6 +196,7 @@ class Granting:
         account: Account,
         delivery: Delivery,
         former: AccountUser | None,
+            certificate_ends_at=certificate.ends_at if certificate else kept_end,
         certificate: DeviceCertificate | None,
     ) -> AccountUser:
         id = account_user_id(account.id, delivery.username)
@@ -250,5 +252,7 @@ class Granting:
 def _as_granted(account: Account, before: AccountUser, delivered: Delivery) -> Account:
     """The account on the broker that the grant was made on: one grant keeps to it until it is re-armed (D7)."""
     if before.broker == account.broker:
+                certificate_ends_at=granted.grant.certificate_ends_at,
         return account
     return replace(account, broker=before.broker, broker_url=delivered.broker_url)
+            certificate_ends_at=granted.grant.certificate_ends_at,

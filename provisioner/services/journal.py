@@ -15,6 +15,7 @@ from datetime import datetime
 
 from provisioner.model.audit import AuditEvent
 from provisioner.model.errors import Unavailable
+from provisioner.model.observer import NOBODY, Observer
 from provisioner.model.ports import Store, Unit
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,14 @@ class _Kind:
 class AuditTrail:
     """``note`` never blocks and never raises; ``run`` writes what was noted, in batches."""
 
-    def __init__(self, store: Store, now: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
-        self._store, self._now, self._monotonic = store, now, monotonic
+    def __init__(
+        self,
+        store: Store,
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        observer: Observer = NOBODY,
+    ) -> None:
+        self._store, self._now, self._monotonic, self._observer = store, now, monotonic, observer
         self._kinds: OrderedDict[tuple[str | None, ...], _Kind] = OrderedDict()
         self._queue: list[AuditEvent] = []
         self._dropped = 0
@@ -47,6 +54,7 @@ class AuditTrail:
 
     def note(self, event: AuditEvent) -> None:
         """Take one row of a kind that anybody can cause."""
+        self._observer.happened(event)
         key = (event.action, event.reason, event.address, event.client_id, event.username)
         kind = self._kinds.get(key)
         if kind is None:
@@ -57,7 +65,7 @@ class AuditTrail:
             kind.written += 1
             self._enqueue(event)
         else:
-            kind.held, kind.held_count = event, kind.held_count + 1
+            kind.held, kind.held_count = event, kind.held_count + event.count
 
     async def run(self) -> None:
         """Write until cancelled; then ``flush`` once more."""
@@ -74,21 +82,28 @@ class AuditTrail:
         self._close_windows(everything=close_windows)
         batch, self._queue = self._queue, []
         if self._dropped:
-            lost = AuditEvent(at=self._now(), actor="gate", action="audit.dropped", details={"count": self._dropped})
-            batch, self._dropped = [*batch, lost], 0
+            batch, self._dropped = [*batch, self._lost(self._dropped)], 0
         if not batch:
             return
         try:
             await self._store.commit(Unit(audit=batch))
         except Unavailable:
-            log.warning("audit rows wait: the store is unavailable", extra={"rows": len(batch)})
+            log.warning("%d audit rows wait: the store is unavailable", len(batch))
             self._queue = batch[: QUEUE_MAX - len(self._queue)] + self._queue
             await asyncio.sleep(1.0)
+
+    def _lost(self, count: int) -> AuditEvent:
+        details = {"count": count}
+        lost = AuditEvent(at=self._now(), actor="gate", action="audit.dropped", outcome="failed", details=details)
+        self._observer.happened(lost)
+        self._observer.recorded(lost)
+        return lost
 
     def _enqueue(self, event: AuditEvent) -> None:
         if len(self._queue) >= QUEUE_MAX:
             self._dropped += 1
             return
+        self._observer.recorded(event)
         self._queue.append(event)
         self._wake.set()
 

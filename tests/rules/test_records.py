@@ -43,7 +43,7 @@ FULL: list[Noun | AuditEvent] = [
         key_failures=1,
         key_blocked_until=ODD_TIME,
         arm=4,
-        grant=a_grant(csr_digest="ab", certificate_serial="7f"),
+        grant=a_grant(csr_digest="ab", certificate_serial="7f", certificate_ends_at=ODD_TIME),
         confirmed_at=NOON,
         version=9,
     ),
@@ -54,6 +54,7 @@ FULL: list[Noun | AuditEvent] = [
         state=DeviceState.DISABLED,
         metadata={"serial_number": "S1", "floor": 3},
         certificate_serial="7f",
+        certificate_ends_at=NOON,
         version=2,
     ),
     AccountUser(

@@ -223,6 +223,7 @@ class Installation:
         values["account_brokers"] = [
             {"name": name, "kind": "embedded", "port": self.account_brokers[name].port} for name in brokers
         ]
+        values["metrics"]["port"] = "off"
         values["log_level"] = "DEBUG"
         values["selftest_at_start"] = "off"
         _lay_over(values, settings)

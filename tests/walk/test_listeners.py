@@ -30,9 +30,9 @@ class AsMade(Installation):
     """As ``init`` wrote it but for the ports, so that several can run on one machine."""
 
     def __init__(self, folder: Path) -> None:
-        gate, broker, admin = free_ports(3)
-        ports = ("--gate-port", str(gate), "--broker-port", str(broker), "--admin-port", str(admin))
-        run_cli("init", str(folder), *ports)
+        gate, broker, admin, self.metrics_port = free_ports(4)
+        ports = {"gate": gate, "broker": broker, "admin": admin, "metrics": self.metrics_port}
+        run_cli("init", str(folder), *(word for name, port in ports.items() for word in (f"--{name}-port", str(port))))
         self.folder, self.log, self.process, self.admin_port = folder, folder / "serve.log", None, admin
         self.secure = Address(gate, self.ca)
         self.account_brokers = {"embedded": Address(broker, self.ca)}
@@ -52,9 +52,10 @@ def as_made(tmp_path: Path) -> Iterator[AsMade]:
 
 
 def test_ec_37_plain_is_off_by_default(as_made: AsMade) -> None:
-    """The service opens its three ports and no other; at the gate plain MQTT gets nowhere, MQTTS does."""
+    """The service opens its four ports and no other; at the gate plain MQTT gets nowhere, MQTTS does."""
     site = as_made
-    assert site.listening() == {site.secure.port, site.account_brokers["embedded"].port, site.admin_port}
+    accounts = site.account_brokers["embedded"].port
+    assert site.listening() == {site.secure.port, accounts, site.admin_port, site.metrics_port}
     credentials = site.request("dev1")
     with Wire(Address(site.secure.port)) as wire:
         assert wire.connect("dev1", credentials.username, credentials.password) == -1
