@@ -65,15 +65,15 @@ class MosquittoFiles:
     def name(self) -> str:
         return self._name
 
+    @property
+    def is_up(self) -> bool:
+        return self._link.is_up
+
     def capabilities(self) -> Capabilities:
         return Capabilities(
             kicks=True,
             reports_sightings=True,
             refuses_subscribe=False,
-    @property
-    def is_up(self) -> bool:
-        return self._link.is_up
-
             mqtt5=True,
             checks_client_id=False,
             loose=False,
@@ -151,28 +151,6 @@ class MosquittoFiles:
                 f"account broker {self._name} does not know {user.username}, whose password is kept nowhere"
             )
         return KnownUser(user.account, user.username, user.client_id, digest, user.enabled)
-
-    def _problem(self, user: BrokerUser) -> str | None:
-        if user.username == self._control.username:
-            return "the name is that of the service"
-        if user.username == user.account:
-            return "the name is that of the account"
-        is_home = user.username == self.capabilities().home_username(user.account, user.client_id)
-        rules = () if is_home else names.check_username(user.username)
-        return next(iter([*rules, *names.check_client_id(user.client_id)]), None)
-
-    def _check_room(self, user: BrokerUser) -> None:
-        if len(self._files.users) >= self._place.users_max:
-            raise Unavailable(
-                f"account broker {self._name} has its {self._place.users_max} users (users_max); more of them make "
-                "every change slow: use another broker of this kind, or one of kind http-callback or certificate"
-            )
-        is_home = user.username == f"{user.account}/{user.client_id}"
-        if not is_home and self._files.sections >= self._place.sections_max:
-            raise Unavailable(
-                f"account broker {self._name} has {self._place.sections_max} devices under a second name, which make "
-                "every change slow: re-arm with --cut, so that a device gets its first name again"
-            )
 
     def _changed(self, usernames: Iterable[str]) -> None:
         self._unproven |= {username: next(self._changes) for username in usernames}
