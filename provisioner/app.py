@@ -45,7 +45,7 @@ from provisioner.services.proving import Proving
 from provisioner.services.provisioning import Provisioning
 from provisioner.services.requests import Requests
 from provisioner.services.stand_ins import StandIns
-from provisioner.store.tinydb_store import TinyDbStore
+from provisioner.stores import open_store
 from provisioner.vault.keyring import KeyRing
 from provisioner.vault.passwords import Passwords
 from provisioner.watching import metrics_of, watch_door
@@ -159,7 +159,7 @@ async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBro
     metrics = metrics_of(settings, dialects)
     observer = Observers(EventLog(), metrics or NOBODY)
     # Last, for it takes the lock on the files: what fails before leaves nothing open.
-    store = await TinyDbStore.open(base / settings.store.path, requests_max=settings.store.requests_max)
+    store = await open_store(settings.store, base)
     platform = Platform(
         store=observed(store, observer),
         ring=ring,

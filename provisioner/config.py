@@ -18,6 +18,7 @@ from provisioner.dialects.esf import EsfSettings
 from provisioner.link_settings import GateLinkSettings, ProvisionLink, check_policy
 from provisioner.model.errors import InvalidInput, Problem, shape
 from provisioner.model.policy import AtStart, Policy
+from provisioner.store_settings import StoreSettings, TinyDbSettings
 
 ENVIRONMENT_PREFIX = "FLEETGATE__"
 FILE_NAME = "fleetgate.yaml"
@@ -87,14 +88,6 @@ class AdminSettings(_Part):
     credentials: Path = Path("admins.json")
 
 
-class StoreSettings(_Part):
-    """tinydb: a folder of files; up to ``requests_max`` requests."""
-
-    kind: Literal["tinydb"] = "tinydb"
-    path: Path = Path("data")
-    requests_max: int = Field(default=10_000, ge=1, le=10_000)
-
-
 class MetricsSettings(_Part):
     """Where metrics, health and readiness are asked for over HTTP; ``port: off``: nowhere. Nobody logs in there."""
 
@@ -121,7 +114,7 @@ class Settings(_Part):
     gate: GateSettings = GateSettings()
     provision_link: ProvisionLink = GateLinkSettings()
     admin: AdminSettings = AdminSettings()
-    store: StoreSettings = StoreSettings()
+    store: StoreSettings = TinyDbSettings()
     account_brokers: tuple[BrokerSettings, ...] = (EmbeddedBrokerSettings(),)
     authority: AuthoritySettings = AuthoritySettings()
     key_ring: Path = Path("keys/ring.json")

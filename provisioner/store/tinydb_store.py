@@ -14,9 +14,11 @@ from provisioner.model.request import ProvisionRequest
 from provisioner.store.audit_log import AuditLog
 from provisioner.store.compaction import Compaction, Cut
 from provisioner.store.disk import Disk, make_private_directory
+from provisioner.store.feeds import Feeds
 from provisioner.store.group_commit import GroupCommit, StagedUnit
 from provisioner.store.live_tables import Change, LiveTable
 from provisioner.store.lock import StoreLock
+from provisioner.store.paging import check_limit
 from provisioner.store.recovery import LOCK, Recovered, recover
 from provisioner.store.schema import SCHEMA, Schema, to_json
 from provisioner.store.snapshot import Meta, Moment
@@ -25,7 +27,6 @@ from provisioner.store.still import Still
 REQUESTS_MAX = 10_000
 AUDIT_ROWS_MAX = 100_000
 JOURNAL_BYTES_MAX = 16 << 20
-PAGE_MAX = 1_000
 _FEED_ROWS = 500
 
 
@@ -50,7 +51,7 @@ class TinyDbStore:
         self._unit = self._unit_ahead = found.meta.unit
         self._seq_ahead = found.meta.audit_seq
         self._journal_end = found.journal.end  # after the last unit that landed
-        self._feeds: set[asyncio.Event] = set()
+        self._feeds = Feeds(lambda after: self.audit_page(after=after, limit=_FEED_ROWS))
         self._lock: StoreLock | None = None  # None: closed
 
     @classmethod
@@ -103,7 +104,7 @@ class TinyDbStore:
     async def page(
         self, noun: type[N], *, where: Mapping[str, str] | None = None, after: str | None = None, limit: int = 100
     ) -> Page[N]:
-        _check_limit(limit)
+        check_limit(limit)
         found = cast("Sequence[N]", self._table(noun).page(where, after, limit + 1))
         return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
@@ -123,27 +124,16 @@ class TinyDbStore:
         return await self._commits.durable(staged)
 
     async def audit_page(self, *, after: int = 0, limit: int = 100, newest_first: bool = False) -> Sequence[AuditEvent]:
-        _check_limit(limit)
+        check_limit(limit)
         self._check_open()
         try:
             return await (self._audit.newest(after, limit) if newest_first else self._audit.page(after, limit))
         except OSError as error:
             raise Unavailable(f"archived audit rows cannot be read: {error.strerror}") from None
 
-    async def changes(self, after: int) -> AsyncIterator[AuditEvent]:
+    def changes(self, after: int) -> AsyncIterator[AuditEvent]:
         """Ends when the store is closed."""
-        news = asyncio.Event()
-        self._feeds.add(news)
-        try:
-            while self._lock is not None:
-                news.clear()
-                for event in await self.audit_page(after=after, limit=_FEED_ROWS):
-                    after = event.seq
-                    news.set()
-                    yield event
-                await news.wait()
-        finally:
-            self._feeds.discard(news)
+        return self._feeds.follow(after)
 
     async def health(self) -> None:
         self._check_open()
@@ -167,7 +157,7 @@ class TinyDbStore:
         if self._lock is None:
             return
         lock, self._lock = self._lock, None
-        self._wake_feeds()
+        self._feeds.close()
         await self._commits.settled()
         await self._compaction.finish()
         await self._commits.close()
@@ -222,7 +212,7 @@ class TinyDbStore:
             self._audit.extend(unit.audit)
         self._unit += len(units)
         self._journal_end = journal_end
-        self._wake_feeds()
+        self._feeds.wake()
         if self._lock is not None:
             self._compaction.consider(journal_end)
 
@@ -237,12 +227,3 @@ class TinyDbStore:
         meta = Meta(self._schema_version, self._unit, self._audit.last_seq)
         nouns = {kind: table.all() for kind, table in self._tables.items()}
         return Cut(Moment(meta, nouns, kept), older, self._journal_end)
-
-    def _wake_feeds(self) -> None:
-        for news in self._feeds:
-            news.set()
-
-
-def _check_limit(limit: int) -> None:
-    if not 1 <= limit <= PAGE_MAX:
-        raise InvalidInput([Problem("limit", f"must be from 1 to {PAGE_MAX:,}", "a number outside")])

@@ -9,7 +9,7 @@ from provisioner.model.audit import AuditEvent
 from provisioner.model.errors import InvalidInput, Problem, Unavailable
 from provisioner.model.ports import Noun
 from provisioner.store.schema import to_json
-from provisioner.store.sql.tables import INDEXES
+from provisioner.store.sql.names import INDEXES
 
 T = TypeVar("T")
 Value = str | int | None
