@@ -94,10 +94,10 @@ def device(noun: Device) -> View:
         "address": connection.address,
         "metadata": dict(noun.metadata),
         "certificate_serial": noun.certificate_serial,
+        "certificate_ends_at": _instant(noun.certificate_ends_at),
         "created_at": _instant(noun.created_at),
     }
 
-        "certificate_ends_at": _instant(noun.certificate_ends_at),
 
 def user(noun: ProvisionUser | AccountUser) -> View:
     """Of the provision account: its name and the account that owns it. Of an account: what it may do, and where."""

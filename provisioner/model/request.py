@@ -88,8 +88,8 @@ class Grant:
     sealed: str | None
     csr_digest: str | None = None
     certificate_serial: str | None = None
-
     certificate_ends_at: datetime | None = None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProvisionRequest:

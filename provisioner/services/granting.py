@@ -171,6 +171,7 @@ class Granting:
         assert delivery is not None
         kept = before.csr_digest if before and delivery.certificate else None
         kept_serial = before.certificate_serial if before and delivery.certificate else None
+        kept_end = before.certificate_ends_at if before and delivery.certificate else None
         grant = Grant(
             message_id=message.message_id,
             granted_at=answer.server_time,
@@ -179,6 +180,7 @@ class Granting:
             sealed=sealed.seal(self._platform.ring, request.id, answer),
             csr_digest=certificate.key_digest if certificate else kept,
             certificate_serial=certificate.serial if certificate else kept_serial,
+            certificate_ends_at=certificate.ends_at if certificate else kept_end,
         )
         return replace(
             request,
@@ -187,7 +189,6 @@ class Granting:
             key_failures=0,
             key_blocked_until=None,
             grant=grant,
-        kept_end = before.certificate_ends_at if before and delivery.certificate else None
         )
 
     def _user(
@@ -196,7 +197,6 @@ class Granting:
         account: Account,
         delivery: Delivery,
         former: AccountUser | None,
-            certificate_ends_at=certificate.ends_at if certificate else kept_end,
         certificate: DeviceCertificate | None,
     ) -> AccountUser:
         id = account_user_id(account.id, delivery.username)
@@ -236,6 +236,7 @@ class Granting:
                 request=granted.id,
                 connection=connection,
                 certificate_serial=granted.grant.certificate_serial,
+                certificate_ends_at=granted.grant.certificate_ends_at,
             )
         return Device(
             id=user.device_id,
@@ -246,13 +247,12 @@ class Granting:
             request=granted.id,
             connection=connection,
             certificate_serial=granted.grant.certificate_serial,
+            certificate_ends_at=granted.grant.certificate_ends_at,
         )
 
 
 def _as_granted(account: Account, before: AccountUser, delivered: Delivery) -> Account:
     """The account on the broker that the grant was made on: one grant keeps to it until it is re-armed (D7)."""
     if before.broker == account.broker:
-                certificate_ends_at=granted.grant.certificate_ends_at,
         return account
     return replace(account, broker=before.broker, broker_url=delivered.broker_url)
-            certificate_ends_at=granted.grant.certificate_ends_at,

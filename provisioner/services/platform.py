@@ -6,8 +6,8 @@ from datetime import datetime
 
 from provisioner.authority.local_ca import LocalAuthority
 from provisioner.model.errors import Unavailable
-from provisioner.model.policy import Policy
 from provisioner.model.observer import NOBODY, Observer
+from provisioner.model.policy import Policy
 from provisioner.model.ports import AccountBroker, Dialect, LinkLogins, Store
 from provisioner.services.journal import AuditTrail
 from provisioner.vault.keyring import KeyRing
@@ -37,9 +37,9 @@ class Platform:
     policy: Policy
     audit: AuditTrail
     now: Callable[[], datetime]
+    observer: Observer = NOBODY
     link_logins: LinkLogins | None = None
     refused: dict[str, str] = field(default_factory=dict)
-    observer: Observer = NOBODY
 
     def broker(self, name: str) -> AccountBroker:
         """The account broker of that name; Unavailable when the configuration has none."""
