@@ -12,6 +12,7 @@ from tests.support.installation import Installation
 
 if TYPE_CHECKING:
     from tests.support.in_process import InProcess
+    from tests.support.postgres import PostgresServer
     from tests.support.rabbit_cluster import RabbitCluster
 
 # How long an example takes says something about the machine, and the first one in a fresh clone builds tables:
@@ -44,6 +45,15 @@ def rabbit(_rabbit: "RabbitCluster") -> "RabbitCluster":
     ``callback_port`` is the module's own, and gone after it."""
     _rabbit.heal()
     return _rabbit
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator["PostgresServer"]:
+    """A cluster that starts once; each test asks it for a database of its own, and leaves the server running."""
+    from tests.support.postgres import running_postgres
+
+    with running_postgres() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,13 @@ class Groups(Generic[U, R]):
             self._task = asyncio.create_task(self._write_groups())
         return await future
 
+    def refuse_waiting(self, error: Exception) -> None:
+        """Tell every unit that is not being written yet that it will not be."""
+        while self._waiting:
+            _, future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(error)
+
     async def settled(self) -> None:
         """Wait until nothing is on its way."""
         while self._task is not None:

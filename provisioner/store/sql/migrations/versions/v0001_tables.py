@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from provisioner.store.sql.migrations import postgres_1
+
 revision = "1"
 down_revision = None
 
@@ -12,7 +14,10 @@ _KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, ...],
     "provision_user": ((), ("account",), ()),
     "request": (
         ("login", "client_id"),
-        ("grant_user", "any_login", "any_client_id", "folded_client_id", "username", "account", "state"),
+        (
+            *("grant_user", "any_login", "any_client_id", "folded_client_id"),
+            *("open_keyless_username", "open_username", "username", "account", "state"),
+        ),
         (("account", "state"),),
     ),
     "device": (("request", "client_id"), ("any_client_id", "account", "state"), (("account", "state"),)),
@@ -48,6 +53,9 @@ def upgrade() -> None:
         sa.Column("audit_seq", _SEQ, nullable=False),
     )
     op.execute("INSERT INTO meta (one, audit_seq) VALUES (1, 0)")
+    if op.get_bind().dialect.name == "postgresql":
+        for statement in postgres_1.statements(_KINDS):
+            op.execute(statement)
 
 
 def _index(kind: str, names: tuple[str, ...], *, unique: bool) -> None:
