@@ -170,8 +170,12 @@ class ProvisionRequest:
         return {"login": login_key(self.username, self.client_id), "client_id": self.client_id_claim}
 
     def indexed(self) -> dict[str, str]:
-        granted = {"grant_user": account_user_id(self.account, self.grant.username)} if self.grant else {}
-        return granted | {
+        some = {"grant_user": account_user_id(self.account, self.grant.username)} if self.grant else {}
+        if self.is_open:
+            some["open_username"] = self.username
+            if self.key_verifier is None:
+                some["open_keyless_username"] = self.username
+        return some | {
             "account": self.account,
             "username": self.username,
             "state": self.state,

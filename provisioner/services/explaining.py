@@ -40,9 +40,6 @@ async def circumstances(
 async def is_shared(platform: Platform, request: ProvisionRequest) -> bool:
     """Whether other open requests are reached by the same username and password; where the login is checked by a
     broker that lets its holder speak for each of them, the closed ones count too: their devices know it still."""
-    if await platform.store.count(ProvisionRequest, where={"username": request.username}) < 2:
-        return False
-    if platform.link_logins is not None:
-        return True
-    same = await platform.store.find(ProvisionRequest, "username", request.username)
-    return any(other.is_open and other.id != request.id for other in same)
+    index = "open_username" if platform.link_logins is None else "username"
+    same = await platform.store.page(ProvisionRequest, where={index: request.username}, limit=2)
+    return any(other.id != request.id for other in same.items)

@@ -153,15 +153,19 @@ class RequestMaking:
         """Shared credentials need a key on every request that they open (policy; F-22)."""
         if not self._platform.policy.shared_credentials_require_key or user.version == 0:
             return
-        same = await self._platform.store.find(ProvisionRequest, "username", wanted.username)
         # A broker that lets the holder of a login speak for all of its requests does so for devices that are done, too.
-        others = [other for other in same if other.is_open or self._platform.link_logins is not None]
+        index = "open_username" if self._platform.link_logins is None else "username"
         rule = "shared credentials require an activation key (shared_credentials_require_key)"
-        if others and not wanted.activation_key:
+        if not wanted.activation_key and await self._any_with(index, wanted.username) is not None:
             raise InvalidInput([Problem("activation_key", f"is required: {rule}", "no key wanted")])
-        keyless = next((other for other in others if other.is_open and other.key_verifier is None), None)
+        keyless = await self._any_with("open_keyless_username", wanted.username)
         if keyless is not None:
             raise Conflict(f"request {keyless.id} uses the same username without an activation key; {rule}")
+
+    async def _any_with(self, index: str, value: str) -> ProvisionRequest | None:
+        """One is enough: a username may be that of a hundred thousand devices."""
+        page = await self._platform.store.page(ProvisionRequest, where={index: value}, limit=1)
+        return page.items[0] if page.items else None
 
     def _request(self, actor: str, wanted: RequestDraft, key: Secret | None) -> ProvisionRequest:
         id, now = generate.record_id("req"), self._platform.now()
