@@ -13,7 +13,7 @@ from provisioner.doors.cli_frame import Noun
 from provisioner.doors.cli_password import password_options, read_password
 
 COLUMNS = ("id", "account", "client_id", "username", "phase", "activates_on", "expires_on", "approval")
-STATES = ("pending", "granted", "confirmed", "revoked", "active", "scheduled", "waiting", "expired")
+STATES = ("pending", "granted", "confirmed", "revoked", "active", "scheduled", "waiting", "expired", "restored")
 COUPLING = click.Choice(("INHERITED", "LOOSE", "STRICT"), case_sensitive=False)
 FILE = click.Path(dir_okay=False, path_type=Path)
 TIME = "TIME"  # RFC 3339 with an offset; the service judges it
@@ -64,7 +64,7 @@ def create(desk: Desk, password_file: str | None, dry_run: bool, **given: Any) -
 
 @request.command("list", examples=("fleetgate request list", "fleetgate request list --account acme --state active -q"))
 @click.option("--account")
-@click.option("--state", type=click.Choice(STATES), help="A stored state, or what pending amounts to now.")
+@click.option("--state", type=click.Choice(STATES), help="A stored state, or what it amounts to now.")
 @click.option("--client-id")
 @click.option("--username")
 @LIMIT

@@ -14,6 +14,7 @@ from provisioner.model.ports import Noun, Page, Store
 from provisioner.model.request import ProvisionRequest, RequestState
 
 PAGE_BYTES_MAX = 262_144  # half of what a connection may have unacknowledged
+RESTORED = "restored"  # computed too, of any open request
 PHASES = ("active", "scheduled", "waiting", "rejected", "expired")  # computed; all of them are stored as pending (D5)
 
 N = TypeVar("N", bound=Noun)
@@ -48,14 +49,16 @@ def where(filters: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def request_filters(
-    filters: Mapping[str, str | None], now: datetime
+    filters: Mapping[str, str | None], now: datetime, epoch: int
 ) -> tuple[dict[str, str], Keep[ProvisionRequest] | None]:
     """``state`` is a stored state or a phase; a phase is told apart record by record."""
     asked = filters.get("state")
+    if asked == RESTORED:
+        return where({**filters, "state": None}), lambda request: request.is_restored(epoch)
     if asked not in PHASES:
-        check_state(asked, (*RequestState, *PHASES))
+        check_state(asked, (*RequestState, *PHASES, RESTORED))
         return where(filters), None
-    return where({**filters, "state": RequestState.PENDING}), lambda request: request.phase(now) == asked
+    return where({**filters, "state": RequestState.PENDING}), lambda request: request.phase(now, epoch) == asked
 
 
 def check_state(asked: str | None, known: Sequence[str]) -> None:

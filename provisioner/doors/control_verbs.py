@@ -41,7 +41,7 @@ class Services:
     proving: Proving | None = None
 
     def request(self, noun: ProvisionRequest) -> View:
-        return views.request(noun, self.platform.now())
+        return views.request(noun, self.platform.now(), self.platform.epoch)
 
 
 async def _account_create(s: Services, actor: str, *, fields: Fields, dry_run: bool) -> View:
@@ -81,11 +81,11 @@ async def _user_show(s: Services, actor: str, *, account: str, username: str) ->
 
 async def _request_create(s: Services, actor: str, *, fields: Fields, dry_run: bool) -> View:
     made = await s.requests.create(actor, fields, dry_run=dry_run)
-    return views.made(made, s.platform.now(), dry_run=dry_run)
+    return views.made(made, s.platform.now(), s.platform.epoch, dry_run=dry_run)
 
 
 async def _request_page(s: Services, actor: str, *, after: str | None, limit: int, **filters: str | None) -> View:
-    where, keep = listings.request_filters(filters, s.platform.now())
+    where, keep = listings.request_filters(filters, s.platform.now(), s.platform.epoch)
     page = await s.requests.page(where=where, after=after, limit=limit)
     return listings.bounded(page, s.request, keep)
 

@@ -40,15 +40,17 @@ def capabilities(broker: AccountBroker | None) -> View | None:
     return None if broker is None else asdict(broker.capabilities())
 
 
-def request(noun: ProvisionRequest, now: datetime) -> View:
-    """``state`` is the stored one, ``phase`` what it amounts to now (D5). activation_key: whether one is required."""
+def request(noun: ProvisionRequest, now: datetime, epoch: int) -> View:
+    """``state`` is the stored one, ``phase`` what it amounts to now (D5). activation_key: whether one is required.
+
+    epoch: the store's."""
     return {
         "id": noun.id,
         "account": noun.account,
         "client_id": noun.client_id,
         "username": noun.username,
         "state": noun.state.value,
-        "phase": noun.phase(now),
+        "phase": noun.phase(now, epoch),
         "activates_on": _instant(noun.activates_on),
         "expires_on": _instant(noun.expires_on),
         "activation_key": noun.key_verifier is not None,
@@ -63,6 +65,7 @@ def request(noun: ProvisionRequest, now: datetime) -> View:
         "key_failures": noun.key_failures,
         "key_blocked_until": _instant(noun.key_blocked_until),
         "arm": noun.arm,
+        "epoch": noun.epoch,
         "grant": _grant(noun.grant),
         "confirmed_at": _instant(noun.confirmed_at),
         "created_at": _instant(noun.created_at),
@@ -70,9 +73,9 @@ def request(noun: ProvisionRequest, now: datetime) -> View:
     }
 
 
-def made(result: Made, now: datetime, *, dry_run: bool) -> View:
+def made(result: Made, now: datetime, epoch: int, *, dry_run: bool) -> View:
     """A new request, with the secrets that were generated for it. Of a dry run they would open nothing: left out."""
-    view = request(result.request, now)
+    view = request(result.request, now, epoch)
     view["warnings"] = list(result.warnings)
     if not dry_run:
         view["secrets"] = _secrets(result)

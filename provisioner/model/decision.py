@@ -11,6 +11,7 @@ from math import ceil
 
 from provisioner.model.account import Account
 from provisioner.model.device import Device, DeviceState
+from provisioner.model.epoch import FIRST
 from provisioner.model.messages import Status
 from provisioner.model.policy import Policy
 from provisioner.model.request import Approval, ProvisionRequest, RequestState
@@ -23,7 +24,7 @@ class Circumstances:
     key_matches: True or False for the key that came (or did not come), whether or not one is required.
     contended: another connection is being provisioned as this client id. shared: other open requests
     use the same username and password. repeated: the device asks again what was granted already, so that
-    its answer is owed rather than new. now: UTC.
+    its answer is owed rather than new. now: UTC. epoch: the store's.
     """
 
     request: ProvisionRequest
@@ -35,6 +36,7 @@ class Circumstances:
     contended: bool = False
     shared: bool = False
     repeated: bool = False
+    epoch: int = FIRST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +163,18 @@ def _window_has_not_closed(c: Circumstances) -> Refusal | None:
     return Refusal(status=Status.EXPIRED, reason="expired", detail=detail)
 
 
+def _is_of_this_epoch(c: Circumstances) -> Refusal | None:
+    """F-40: a secret that was used up after the backup was made must not be good again."""
+    if not c.request.is_restored(c.epoch):
+        return None
+    detail = (
+        "it came back with a restored backup and may have been used since that was made; once you know that it was "
+        f"not, `fleetgate request approve {c.request.id}` lets its device through, else revoke or re-arm it"
+    )
+    retry_s = c.policy.retry_after_waiting_s
+    return Refusal(status=Status.WAITING, reason="restored", detail=detail, retry_after_s=retry_s)
+
+
 def _is_approved(c: Circumstances) -> Refusal | None:
     if c.request.approval is Approval.REJECTED:
         return _refused("rejected", "an administrator rejected it")
@@ -197,6 +211,7 @@ CHECKS: tuple[tuple[str, Callable[[Circumstances], Refusal | None]], ...] = (
     ("not provisioned before", _not_confirmed_before),
     ("window has opened", _window_has_opened),
     ("window has not closed", _window_has_not_closed),
+    ("not restored from a backup", _is_of_this_epoch),
     ("approved", _is_approved),
     ("attempts are left", _attempts_are_left),
     ("no other connection is being answered", _nobody_else_is_being_answered),

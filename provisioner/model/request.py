@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 
 from provisioner.model import names
 from provisioner.model.account import Coupling
+from provisioner.model.epoch import FIRST
 from provisioner.model.errors import IllegalMove, InvalidInput, Problem, shape
 from provisioner.model.user import account_user_id
 
@@ -103,6 +104,7 @@ class ProvisionRequest:
     activates_on, expires_on: half-open window ``[activates_on, expires_on)``; None never expires (EC-24).
     max_attempts: how many authorised asks may be answered; None is unlimited.
     arm: counts from 1; re-arming adds one, so that a new grant gets a new account user.
+    epoch: of the store, when a person last answered for the request: made, approved, rejected or re-armed it.
     """
 
     kind: ClassVar[str] = "request"
@@ -129,6 +131,7 @@ class ProvisionRequest:
     key_failures: int = 0
     key_blocked_until: datetime | None = None
     arm: int = 1
+    epoch: int = FIRST
     grant: Grant | None = None
     confirmed_at: datetime | None = None
     version: int = 0
@@ -154,8 +157,14 @@ class ProvisionRequest:
         grant = replace(self.grant, sealed=None) if self.grant else None
         return replace(self, state=move(self.state, RequestMove.REVOKE), grant=grant)
 
-    def phase(self, now: datetime) -> str:
-        """The state people see: scheduled, active and expired are computed (D5)."""
+    def is_restored(self, epoch: int) -> bool:
+        """Whether it came back open from a backup, and nobody has answered for it since (F-40). epoch: the store's."""
+        return self.is_open and self.epoch < epoch
+
+    def phase(self, now: datetime, epoch: int = FIRST) -> str:
+        """The state people see: scheduled, active and expired are computed (D5), and so is restored."""
+        if self.is_restored(epoch):
+            return "restored"
         if self.state is not RequestState.PENDING:
             return self.state.value
         if now < self.activates_on:

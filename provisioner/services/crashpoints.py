@@ -17,13 +17,15 @@ POINTS = (
     "before_effect_done",
     "after_request_create",
 )
+# Of a copy of a whole store.
+COPY_POINTS = ("after_target_marked", "after_part", "after_verified", "after_source_left")
 
 _name, _, _count = os.environ.get("FLEETGATE_CRASH_AT", "").partition(":")
 _left = int(_count or 1)
 
 
 def reach(point: str) -> None:
-    """Mark that execution is at ``point``, one of ``POINTS``."""
+    """Mark that execution is at ``point``, one of ``POINTS`` or ``COPY_POINTS``."""
     global _left
     if point != _name:
         return

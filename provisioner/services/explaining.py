@@ -33,6 +33,7 @@ async def circumstances(
         key_matches=key_matches,
         contended=contended,
         repeated=repeated,
+        epoch=platform.epoch,
         shared=request.key_verifier is None and await is_shared(platform, request),
     )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from provisioner.authority.local_ca import LocalAuthority
+from provisioner.model.epoch import FIRST
 from provisioner.model.errors import Unavailable
 from provisioner.model.observer import NOBODY, Observer
 from provisioner.model.policy import Policy
@@ -24,6 +25,7 @@ class Platform:
     brokers: name -> account broker; broker_urls: name -> where devices reach it.
     dialects: in the order in which they are asked.
     link_logins: None unless another broker stands in the place of the gate and checks the logins of devices.
+    epoch: of the store, which never changes while it is open.
     refused: account brokers that no device is let in at, name -> why; the self-test of isolation changes it.
     """
 
@@ -39,6 +41,7 @@ class Platform:
     now: Callable[[], datetime]
     observer: Observer = NOBODY
     link_logins: LinkLogins | None = None
+    epoch: int = FIRST
     refused: dict[str, str] = field(default_factory=dict)
 
     def broker(self, name: str) -> AccountBroker:

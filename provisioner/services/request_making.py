@@ -189,6 +189,7 @@ class RequestMaking:
             approval=Approval.AWAITING if wanted.require_approval else Approval.NOT_REQUIRED,
             created_at=now,
             created_by=actor,
+            epoch=self._platform.epoch,
         )
 
     def _unit(self, actor: str, request: ProvisionRequest, user: ProvisionUser | None) -> Unit:

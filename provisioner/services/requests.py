@@ -115,6 +115,7 @@ class Requests:
             key_blocked_until=None,
             confirmed_at=None,
             grant=None,
+            epoch=self._platform.epoch,
         )
         changes = [Put(armed), *await self._without_unconfirmed(request)]
         users = await self._users_left(request, changes) if cut else []
@@ -130,11 +131,13 @@ class Requests:
     async def decide_approval(
         self, actor: str, id: str, approval: Approval, *, dry_run: bool = False
     ) -> ProvisionRequest:
-        """Approve or reject a request that waits for it; a rejected one can still be approved."""
-        request = await self.find(id)
-        if request.approval is Approval.NOT_REQUIRED or not request.is_open:
+        """Approve or reject a request that waits for it, or that was restored from a backup (F-40); a rejected one
+        can still be approved."""
+        request, epoch = await self.find(id), self._platform.epoch
+        waits = request.is_open and request.approval is not Approval.NOT_REQUIRED
+        if not waits and not request.is_restored(epoch):
             raise IllegalMove(f"request {request.id} does not wait for approval")
-        decided = replace(request, approval=approval)
+        decided = replace(request, approval=approval, epoch=epoch)
         action = "request.approve" if approval is Approval.APPROVED else "request.reject"
         await self._commit(actor, action, decided, [Put(decided)], dry_run)
         return decided

@@ -57,14 +57,17 @@ ROWS: dict[str, tuple[Mapping[str, Any], Status, str]] = {
     ),
     "window has opened": ({"request_activates_on": NOON + HOUR}, Status.NOT_YET_ACTIVE, "not_yet_active"),
     "window has not closed": ({"request_expires_on": NOON}, Status.EXPIRED, "expired"),
+    "not restored from a backup": ({"epoch": 2}, Status.WAITING, "restored"),
     "approved": ({"request_approval": Approval.AWAITING}, Status.WAITING, "waiting"),
     "attempts are left": ({"request_max_attempts": 2, "request_attempts": 2}, Status.REFUSED, "attempts_exhausted"),
     "no other connection is being answered": ({"contended": True}, Status.CONFLICT, "conflict"),
 }
-# An empty window cannot be made, and a request has one state.
+# An empty window cannot be made, a request has one state, and a closed one is no longer anybody's to use.
 NEVER_TOGETHER = [
     {"window has opened", "window has not closed"},
     {"request is not revoked", "not provisioned before"},
+    {"request is not revoked", "not restored from a backup"},
+    {"not provisioned before", "not restored from a backup"},
 ]
 
 

@@ -79,6 +79,14 @@ def test_beyond_pending_the_clock_no_longer_matters(state: RequestState, at: dat
     assert a_request(state=state, expires_on=NOON + HOUR).phase(at) == state
 
 
+@pytest.mark.parametrize(("state", "phase"), [(GRANTED, "restored"), (CONFIRMED, CONFIRMED), (REVOKED, REVOKED)])
+def test_f_40_an_open_request_of_a_former_epoch_is_restored(state: RequestState, phase: str) -> None:
+    """F-40: what was open in a backup is neither active nor granted before somebody answered for it."""
+    assert a_request(state=state, epoch=2).phase(NOON, 3) == phase
+    assert a_request(epoch=2).phase(NOON, 3) == "restored"
+    assert a_request(epoch=3).phase(NOON, 3) == "active"
+
+
 def test_a_request_without_an_end_never_expires() -> None:
     """EC-21: no expires_on means active for good."""
     assert a_request(expires_on=None).phase(NOON.replace(year=9999)) == "active"

@@ -244,7 +244,7 @@ class World:
         return [row.reason for row in await self.audit(action)]
 
 
-async def opened(directory: Path, policy: Policy | None = None) -> World:
+async def opened(directory: Path, policy: Policy | None = None, *, epoch: int = 1) -> World:
     """A world on the store in ``directory``; with brokers that know nothing yet, as after a start."""
     clock, cut = Clock(), list[str]()
     store = await WatchedStore.open(directory)
@@ -260,6 +260,7 @@ async def opened(directory: Path, policy: Policy | None = None) -> World:
         policy=policy or Policy(),
         audit=AuditTrail(store, lambda: clock.now, lambda: clock.monotonic_s),
         now=lambda: clock.now,
+        epoch=epoch,
     )
     effects = Effects(platform)
     world = World(

@@ -1,0 +1,181 @@
+"""A backup: one private file of text, the same for every kind of store, that says itself whether it is whole.
+
+The first line is ``fleetgate-backup`` and a header as JSON, then one line a record, ``KIND JSON``, in the order of
+``whole.parts``; the last one is ``end`` and, by kind, count and digest. It takes its name once it is finished.
+"""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+import orjson
+
+from provisioner.model import records
+from provisioner.model.audit import AuditEvent
+from provisioner.model.errors import Conflict, FleetgateError, InvalidInput, Problem, Unavailable
+from provisioner.model.ports import Noun
+from provisioner.model.records import Row
+from provisioner.store.disk import Disk, forget, open_private, sync_directory, temporary
+from provisioner.store.schema import SCHEMA, Rows, Schema, to_json
+from provisioner.store.whole import Part, Summary, Tally
+
+MAGIC, END = b"fleetgate-backup", b"end"
+TOGETHER = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """epoch: of the store that the backup is of. audit_seq: of the newest audit row in it."""
+
+    made_at: datetime
+    epoch: int
+    audit_seq: int
+    schema: int = SCHEMA.version
+
+
+async def write_backup(
+    path: Path, header: Header, stream: AsyncIterator[Part], disk: Disk | None = None
+) -> Mapping[str, Summary]:
+    """What was written. Raises InvalidInput when ``path`` exists already, Unavailable on a failing disk."""
+    disk = disk or Disk()
+    try:
+        fd = await asyncio.to_thread(_begin, path)
+    except OSError as error:
+        raise Unavailable(f"the backup {path} could not be written: {error.strerror}") from None
+    try:
+        tally = Tally()
+        await asyncio.to_thread(disk.write, fd, b"%s %s\n" % (MAGIC, to_json(header)))
+        async for part in stream:
+            lines, kind = part.lines(), part.kind.encode()
+            tally.add(part.kind, lines)
+            await asyncio.to_thread(disk.write, fd, b"".join(b"%s %s\n" % (kind, line) for line in lines))
+        summaries = tally.summaries()
+        await asyncio.to_thread(_finish, disk, fd, path, summaries)
+    except BaseException as error:
+        forget(temporary(path))
+        if isinstance(error, OSError):
+            raise Unavailable(f"the backup {path} could not be written: {error.strerror}") from None
+        raise
+    finally:
+        os.close(fd)
+    return summaries
+
+
+def _begin(path: Path) -> int:
+    if path.exists() or path.is_symlink():
+        raise InvalidInput([Problem("target", f"{path} must not exist: a backup overwrites nothing", "a file")])
+    fresh = temporary(path)
+    fd = open_private(fresh, os.O_WRONLY | os.O_CREAT)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)  # what an interrupted backup left
+    except OSError as error:
+        os.close(fd)
+        if isinstance(error, BlockingIOError):
+            raise Conflict(f"another backup is being written to {fresh}") from None
+        raise
+    return fd
+
+
+def _finish(disk: Disk, fd: int, path: Path, summaries: Mapping[str, Summary]) -> None:
+    end = {kind: asdict(summary) for kind, summary in summaries.items()}
+    disk.write(fd, b"%s %s\n" % (END, to_json(end)))
+    disk.fsync(fd)
+    disk.replace(temporary(path), path)
+    sync_directory(disk, path.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A backup that was read from its first to its last line once, and is whole."""
+
+    path: Path
+    header: Header
+    summaries: Mapping[str, Summary]
+    schema: Schema
+
+    @classmethod
+    async def open(cls, path: Path, schema: Schema = SCHEMA) -> "Backup":
+        """Raises InvalidInput when it is no backup, cut short or damaged; Unavailable when of a newer schema."""
+        try:
+            return await asyncio.to_thread(cls._checked, path, schema)
+        except OSError as error:
+            raise InvalidInput([Problem(str(path), f"must be a readable file: {error.strerror}", "none")]) from None
+
+    @classmethod
+    def _checked(cls, path: Path, schema: Schema) -> "Backup":
+        tally, header, end = Tally(), None, None
+        for number, (word, text) in enumerate(_lines(path), 1):
+            if (number == 1) != (word == MAGIC.decode()) or end is not None:
+                raise _damaged(path, number)
+            if header is None:
+                header = _header(path, text)
+                schema.check(header.schema)
+            elif word == END.decode():
+                end = {kind: Summary(**summary) for kind, summary in orjson.loads(text).items()}
+            else:
+                tally.add(word, [text])
+        summaries = tally.summaries()
+        if header is None or end != summaries:
+            raise InvalidInput([Problem(str(path), "must be a whole backup: its end is missing or belies it", "less")])
+        return cls(path, header, summaries, schema)
+
+    async def parts(self) -> AsyncIterator[Part]:
+        """All of it, in today's form."""
+        batches = self._migrated() if self.header.schema < self.schema.version else self._batches()
+        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+            yield batch
+
+    def _batches(self) -> Iterator[Part]:
+        kind, rows = "", list[Row]()
+        for number, (word, text) in enumerate(_lines(self.path), 1):
+            if rows and (word != kind or len(rows) == TOGETHER):
+                yield self._part(kind, rows)
+                rows = []
+            if number > 1 and word != END.decode():
+                kind = word
+                rows.append(orjson.loads(text))
+
+    def _migrated(self) -> Iterator[Part]:
+        rows: Rows = {kind: [] for kind in (*(noun.kind for noun in self.schema.nouns), AuditEvent.kind)}
+        for word, text in _lines(self.path):
+            if word not in (MAGIC.decode(), END.decode()):
+                rows[word].append(orjson.loads(text))
+        for kind, table in self.schema.migrated(rows, self.header.schema).items():
+            for start in range(0, len(table), TOGETHER):
+                yield self._part(kind, table[start : start + TOGETHER])
+
+    def _part(self, kind: str, rows: list[Row]) -> Part:
+        classes: dict[str, type[Noun]] = {noun.kind: noun for noun in self.schema.nouns}
+        try:
+            if kind == AuditEvent.kind:
+                return Part(kind, audit=[records.load(AuditEvent, row) for row in rows])
+            return Part(kind, nouns=[records.load(classes[kind], row) for row in rows])
+        except (TypeError, ValueError, KeyError) as error:
+            why = str(error) if isinstance(error, FleetgateError) else type(error).__name__
+            raise InvalidInput([Problem(str(self.path), f"must hold whole {kind} records: {why}", "others")]) from None
+
+
+def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The first word of each line, and what follows it."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            word, _, text = line.partition(b" ")
+            if not text.endswith(b"\n") or not word.isascii():
+                raise _damaged(path, number)
+            yield word.decode(), text[:-1]
+
+
+def _header(path: Path, text: bytes) -> Header:
+    try:
+        return records.load(Header, orjson.loads(text))
+    except (TypeError, ValueError):
+        raise _damaged(path, 1) from None
+
+
+def _damaged(path: Path, number: int) -> InvalidInput:
+    return InvalidInput([Problem(str(path), f"must be a backup: line {number} is none of one", "something else")])
