@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+_LOCAL = frozenset(("127.0.0.1", "::1", "localhost"))
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -26,6 +28,31 @@ class SqliteSettings(_Part):
     path: Path = Path("data/fleetgate.db")
 
 
+class PostgresSettings(_Part):
+    """A PostgreSQL database, which any number of processes share.
+
+    host: a name, an address or the folder of a socket; several, joined by commas, are tried in turn until one of them
+    takes writes. password_file: one line, relative to the settings; None where the server asks for no password.
+    sslmode: as libpq has it; None: ``prefer`` on this machine, ``verify-full`` to any other. ca: PEM file of the
+    certificates to trust, None: those of the system. pool_max: connections that read; a process has up to two more.
+    """
+
+    kind: Literal["postgresql"]
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=5432, ge=1, le=65_535)
+    database: str = Field(default="fleetgate", min_length=1)
+    user: str = Field(default="fleetgate", min_length=1)
+    password_file: Path | None = None
+    sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] | None = None
+    ca: Path | None = None
+    pool_max: int = Field(default=4, ge=1, le=100)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nothing leaves this machine."""
+        return all(host in _LOCAL or host.startswith("/") for host in self.host.split(","))
+
+
 def _kind(store: Any) -> str:
     """The discriminator; a mapping that names no kind is the default store."""
     kind = store.get("kind", "tinydb") if isinstance(store, Mapping) else getattr(store, "kind", "")
@@ -33,7 +60,9 @@ def _kind(store: Any) -> str:
 
 
 StoreSettings = Annotated[
-    Annotated[TinyDbSettings, Tag("tinydb")] | Annotated[SqliteSettings, Tag("sqlite")],
+    Annotated[TinyDbSettings, Tag("tinydb")]
+    | Annotated[SqliteSettings, Tag("sqlite")]
+    | Annotated[PostgresSettings, Tag("postgresql")],
     Discriminator(_kind),
 ]
 """A new kind: a class above, its tag here, and a case in ``provisioner.stores``."""

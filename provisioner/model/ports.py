@@ -4,7 +4,7 @@ defined by its contract suite in ``tests/contracts/``."""
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from provisioner.model.account import Coupling
 from provisioner.model.audit import AuditEvent
@@ -153,6 +153,7 @@ class Leases(Protocol):
         """Let it go; nothing happens when it was lost already. Raises Unavailable."""
 
 
+@runtime_checkable
 class Shared(Signals, Leases, Protocol):
     """What the processes on one store tell each other and settle among themselves."""
 

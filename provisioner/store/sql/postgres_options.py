@@ -1,7 +1,6 @@
 """Where a PostgreSQL is and how long to wait for it. The password goes to libpq in memory and nowhere else."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from provisioner.model.secret import Secret
 
@@ -17,7 +16,8 @@ _SESSION = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostgresOptions:
     """host: a name, an address or the folder of a socket; several, joined by commas, are tried in turn until one of
-    them takes writes. password: None where the server asks for none. sslmode, sslrootcert: as libpq has them.
+    them takes writes. password: None where the server asks for none. sslmode: as libpq has it.
+    sslrootcert: PEM file of the certificates to trust, None: those of the system.
     readers_max: connections that read; a process has up to two more, one that writes and one that listens.
     connect_s, statement_s: time-outs. settle_s: how long a commit whose connection broke is asked after.
     """
@@ -28,7 +28,7 @@ class PostgresOptions:
     user: str = "fleetgate"
     password: Secret | None = None
     sslmode: str = "prefer"
-    sslrootcert: Path | None = None
+    sslrootcert: str | None = None
     readers_max: int = 4
     connect_s: int = 3
     statement_s: float = 10.0
@@ -68,8 +68,8 @@ class PostgresOptions:
             "keepalives_count": 3,
             "tcp_user_timeout": 10_000,
         }
-        if self.sslrootcert is not None:
-            made["sslrootcert"] = str(self.sslrootcert)
+        if self.sslmode.startswith("verify"):
+            made["sslrootcert"] = self.sslrootcert or "system"
         if self.password is not None:
             made["password"] = self.password.reveal()
         return made
