@@ -6,31 +6,24 @@ import gc
 import json
 import logging
 import signal
-import ssl
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from broker.gate import Gate
-from broker.limits import GateLimits
-from broker.listener import Listener
-from broker.proxies import Proxies
-from broker.session_settings import SessionSettings
-from broker.tls import TlsFiles
 from provisioner.authority.local_ca import LocalAuthority
 from provisioner.brokers import broker_urls, build_brokers, server_certificates
-from provisioner.config import GateSettings, ListenerSettings, Settings
+from provisioner.config import Settings
 from provisioner.dialects.esf import Esf
 from provisioner.dialects.json_v1 import JsonV1
 from provisioner.doors.control import Control
 from provisioner.fronts import AdminFront, ProvisionFront
-from provisioner.link.probe import Door
+from provisioner.gate_setup import admin_gate, device_gate, doors, public_ports
 from provisioner.link_front import LinkFront
 from provisioner.link_settings import speaks
-from provisioner.model.errors import InvalidInput, Problem
 from provisioner.model.observer import NOBODY
 from provisioner.model.ports import AccountBroker, Dialect
 from provisioner.services.accounts import Accounts
@@ -55,9 +48,6 @@ if TYPE_CHECKING:
     from provisioner.links import LinkPlan
 
 log = logging.getLogger(__name__)
-
-# An import travels in chunks and a listing in pages; both stay below these.
-ADMIN_SESSION = SessionSettings(packet_bytes_max=4_194_304, unacknowledged_bytes_max=8_388_608)
 
 
 def utc_now() -> datetime:
@@ -137,7 +127,7 @@ class Service:
         """What ``fleetgate status`` shows beside the store's own figures."""
         return {
             "uptime_s": round(time.monotonic() - self._started_s),
-            "gate_ports": dict(self.gate.ports),
+            "gate_ports": public_ports(self.gate.ports),
             "admin_port": self.admin_gate.ports.get("admin"),
             "metrics_port": self.watch.port if self.watch is not None else None,
             "connections": len(self.gate.connections()),
@@ -188,11 +178,11 @@ def _assemble(settings: Settings, base: Path, platform: Platform, link: "LinkPla
     if link:
         gate = link.front(platform, provisioning)
     else:
-        gate = _gate(settings, base, ProvisionFront(platform, provisioning, stand_ins))
+        gate = device_gate(settings, base, ProvisionFront(platform, provisioning, stand_ins))
     proving = Proving(
         platform,
         stand_ins,
-        gate_doors=lambda trusted: _doors(settings.gate, gate.ports, trusted),
+        gate_doors=lambda trusted: doors(settings.gate, gate.ports, trusted),
         trusted=lambda: (platform.authority.pem, *server_certificates(settings, base)),
         control_prefix=settings.esf.control_prefix,
         usable_again=effects.catch_up,
@@ -209,12 +199,8 @@ def _assemble(settings: Settings, base: Path, platform: Platform, link: "LinkPla
         proving=proving,
     )
     admins = json.loads((base / settings.admin.credentials).read_text("utf-8"))
-    admin_gate = Gate(
-        AdminFront(platform, control, admins, platform.ring),
-        [_admin_listener(base, settings)],
-        GateLimits(session=ADMIN_SESSION),
-    )
-    service = Service(settings, platform, gate, admin_gate, effects, Confirmation(platform, effects), proving)
+    desk = admin_gate(settings, base, AdminFront(platform, control, admins, platform.ring))
+    service = Service(settings, platform, gate, desk, effects, Confirmation(platform, effects), proving)
     service_status["service"] = service
     return service
 
@@ -228,36 +214,6 @@ def _link(settings: Settings, base: Path, dialects: Sequence[Dialect]) -> "LinkP
     return plan_link(settings, base, dialects)
 
 
-def _gate(settings: Settings, base: Path, front: ProvisionFront) -> Gate:
-    return Gate(front, _listeners(base, settings.gate), _limits(settings.gate.limits))
-
-
-def _doors(settings: GateSettings, ports: Mapping[str, int], trusted: ssl.SSLContext) -> dict[str, Door]:
-    """Where the gate's listeners are reached from this host, by name: none while it does not listen, and none that
-    takes proxies alone and this host for no proxy."""
-    anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
-    return {
-        name: Door(
-            host=anywhere.get(each.host, each.host),
-            port=ports[name],
-            tls=trusted if each.tls else None,
-            path="/mqtt" if each.kind == "websocket" else None,
-            proxied=each.proxy_protocol,
-        )
-        for each in settings.listeners
-        if (name := _listener_name(each)) in ports and _takes_us(each, anywhere.get(each.host, each.host))
-    }
-
-
-def _takes_us(listener: ListenerSettings, host: str) -> bool:
-    """Whether a connection of this host to itself may bring a PROXY header, where one is needed."""
-    return not listener.proxy_protocol or Proxies(listener.trusted_proxies).trusts(host)
-
-
-def _listener_name(settings: ListenerSettings) -> str:
-    return settings.name or f"{settings.kind}{'s' if settings.tls else ''}-{settings.port}"
-
-
 def _spare_the_collector() -> None:
     """What was loaded by now stays; looking through it again and again costs a tenth of a device's CPU time."""
     gc.collect()
@@ -265,55 +221,17 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
-def _listeners(base: Path, settings: GateSettings) -> list[Listener]:
-    files = _files(base, settings)
-    return [
-        Listener(
-            name=_listener_name(each),
-            host=each.host,
-            port=each.port,
-            tls=files if each.tls else None,
-            websocket=each.kind == "websocket",
-            proxies=each.trusted_proxies if each.proxy_protocol else None,
-        )
-        for each in settings.listeners
-    ]
+async def serve(settings: Settings, base: Path, *, ready: Any = None, parent: int | None = None) -> None:
+    """Run until SIGTERM or SIGINT. SIGHUP takes renewed TLS files. ready: called once the doors are open.
 
-
-def _admin_listener(base: Path, settings: Settings) -> Listener:
-    files = _files(base, settings.gate) if settings.admin.tls else None
-    return Listener(name="admin", host=settings.admin.host, port=settings.admin.port, tls=files)
-
-
-def _files(base: Path, settings: GateSettings) -> TlsFiles:
-    return TlsFiles(base / settings.tls.certificate, base / settings.tls.key)
-
-
-def _limits(given: Mapping[str, float]) -> GateLimits:
-    """Those of the gate and those of one session stand in one table; no name is in both."""
-    of_session = {f.name: f.type for f in fields(SessionSettings) if f.type is not bool}
-    known = {f.name: f.type for f in fields(GateLimits) if f.name != "session"} | of_session
-    unknown = given.keys() - known.keys()
-    if unknown:
-        name = sorted(unknown)[0]
-        raise InvalidInput(
-            [Problem(f"gate.limits.{name}", f"is not a limit; known are {', '.join(sorted(known))}", "a name")]
-        )
-    whole: dict[str, Any] = {name: int(value) if known[name] is int else value for name, value in given.items()}
-    session = {name: whole.pop(name) for name in given if name in of_session}
-    try:
-        return GateLimits(session=SessionSettings(**session), **whole)
-    except ValueError as error:
-        raise InvalidInput([Problem("gate.limits", str(error), "a number outside")]) from None
-
-
-async def serve(settings: Settings, base: Path, *, ready: Any = None) -> None:
-    """Run until SIGTERM or SIGINT. SIGHUP takes renewed TLS files. ready: called once the doors are open."""
+    parent: a descriptor that can be read from when the parent is gone; then it ends as well."""
     service = await build(settings, base)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if parent is not None:
+        loop.add_reader(parent, stop.set)
     loop.add_signal_handler(signal.SIGHUP, service.reload_tls)
     try:
         await service.start()

@@ -23,6 +23,8 @@ from provisioner.store_settings import StoreSettings, TinyDbSettings
 ENVIRONMENT_PREFIX = "FLEETGATE__"
 FILE_NAME = "fleetgate.yaml"
 FILE_BYTES_MAX = 1_048_576
+SHARED_STORES = ("postgresql",)
+SHARED_BROKERS = ("http-callback",)  # others are told of users by one process, and know no second one
 
 Port = Field(ge=0, le=65_535)
 
@@ -71,8 +73,12 @@ class ListenerSettings(_Part):
 
 
 class GateSettings(_Part):
-    """The provision broker. Plain listeners are off unless listed (EC-37)."""
+    """The provision broker. Plain listeners are off unless listed (EC-37).
 
+    workers: so many processes on this host listen on the same ports; each is a gate of its own.
+    """
+
+    workers: int = Field(default=1, ge=1, le=64)
     listeners: tuple[ListenerSettings, ...] = (ListenerSettings(port=8883),)
     tls: TlsFiles = TlsFiles()
     limits: Mapping[str, float] = Field(default_factory=dict)
@@ -149,6 +155,26 @@ class Settings(_Part):
     def _link_keeps_the_policy(self) -> Self:
         check_policy(self.provision_link, self.policy)
         return self
+
+    @model_validator(mode="after")
+    def _workers_share_all(self) -> Self:
+        if self.gate.workers > 1:
+            _check_workers(self)
+        return self
+
+
+def _check_workers(settings: Settings) -> None:
+    """Raises ValueError for what several processes on one host cannot have together."""
+    if settings.store.kind not in SHARED_STORES:
+        raise ValueError(f"gate.workers: more than one needs store.kind postgresql; {settings.store.kind} has one user")
+    if settings.provision_link.kind != "gate":
+        raise ValueError("gate.workers: must be 1 where provision_link stands in the place of the gate")
+    if settings.admin.port == 0 or any(each.port == 0 for each in settings.gate.listeners):
+        raise ValueError("gate.workers: more than one listen on the same ports, so that none may be 0")
+    for each in settings.account_brokers:
+        if each.kind not in SHARED_BROKERS:
+            rule = f"of kind {each.kind} serves one process; use one of kind {', '.join(SHARED_BROKERS)}"
+            raise ValueError(f"gate.workers: must be 1: account broker {each.name} {rule}")
 
 
 def read(path: Path, environment: Mapping[str, str] | None = None) -> Settings:

@@ -1,0 +1,73 @@
+"""Several gates on one host: a parent that keeps its workers running. It holds no socket and no record itself."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Sequence
+
+log = logging.getLogger(__name__)
+
+PAUSE_S, PAUSE_S_MAX = 1.0, 30.0
+SETTLED_S = 10.0  # one that ran so long is no failing start
+HOPELESS = frozenset((2, 6))  # exit statuses that no second try makes better: usage and settings
+LAST_WORDS_S = 5.0  # beyond what a worker has for its drain
+
+
+class Workers:
+    """command: the program and arguments of worker 1, 2 ... stop_s: how long each may take to end by itself.
+
+    A worker has a pipe as its standard input, which is never written to: it ends when the parent does."""
+
+    def __init__(self, command: Callable[[int], Sequence[str]], count: int, stop_s: float) -> None:
+        self._command, self._count, self._stop_s = command, count, stop_s + LAST_WORDS_S
+        self._running: dict[int, Process] = {}
+        self._stop = asyncio.Event()
+        self._status = 0
+
+    async def run(self) -> int:
+        """Until SIGTERM or SIGINT, which every worker gets; so do they SIGHUP. The exit status: not 0 when a worker
+        could not be started for a reason that stays."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._tell, signal.SIGHUP)
+        keeping = [asyncio.create_task(self._keep(number)) for number in range(1, self._count + 1)]
+        try:
+            await self._stop.wait()
+        finally:
+            self._tell(signal.SIGTERM)
+            _, late = await asyncio.wait(keeping, timeout=self._stop_s)
+            if late:
+                log.warning("%d workers did not end in time", len(late))
+                self._tell(signal.SIGKILL)
+                await asyncio.wait(late)
+        return self._status
+
+    async def _keep(self, number: int) -> None:
+        """One worker after the other in this place, until all are to stop."""
+        pause_s, loop = PAUSE_S, asyncio.get_running_loop()
+        while not self._stop.is_set():
+            since_s = loop.time()
+            process = self._running[number] = await asyncio.create_subprocess_exec(*self._command(number), stdin=PIPE)
+            if self._stop.is_set():  # it was told to all while this one began
+                process.terminate()
+            status = await process.wait()
+            del self._running[number]
+            if self._stop.is_set():
+                return
+            if status in HOPELESS:
+                self._status = status
+                self._stop.set()
+                return
+            pause_s = PAUSE_S if loop.time() - since_s >= SETTLED_S else min(pause_s * 2, PAUSE_S_MAX)
+            log.error("worker %d ended with status %d and is started again in %.0f s", number, status, pause_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._stop.wait()
+
+    def _tell(self, number: signal.Signals) -> None:
+        for process in list(self._running.values()):
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
