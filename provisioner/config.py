@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from provisioner.broker_settings import BrokerSettings, EmbeddedBrokerSettings
 from provisioner.dialects.esf import EsfSettings
@@ -187,10 +188,14 @@ def read(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
         return Settings.model_validate(values)
     except ValidationError as error:
         # The input is left out: a misplaced secret must not come back in a message.
-        raise InvalidInput(
-            Problem(".".join(map(str, e["loc"])) or "file", e["msg"], shape(e["input"]))
-            for e in error.errors(include_url=False, include_context=False)
-        ) from None
+        raise InvalidInput(_problem(e) for e in error.errors(include_url=False)) from None
+
+
+def _problem(error: ErrorDetails) -> Problem:
+    place = ".".join(map(str, error["loc"]))
+    if error["type"] == "union_tag_invalid":
+        return Problem(f"{place}.kind", f"must be one of {error['ctx']['expected_tags']}", "something else")
+    return Problem(place or "file", error["msg"], shape(error["input"]))
 
 
 def schema() -> dict[str, Any]:

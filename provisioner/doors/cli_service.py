@@ -1,9 +1,8 @@
 """fleetgate init, serve, status, selftest and fsck: the installation as a whole."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,15 +16,16 @@ if TYPE_CHECKING:
 INCONSISTENT = 1
 SELFTEST_S_MAX = 110.0  # ten seconds for each of the targets of a large installation
 PORT = click.IntRange(0, 65_535)
+STORES = ("tinydb", "sqlite")  # as in installation.STORES, which costs more to import
 LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 @click.command(
     cls=Command,
-    examples=("fleetgate init plant-1", "fleetgate init plant-2 --host gate.example.org --gate-port 18883"),
+    examples=("fleetgate init plant-1", "fleetgate init plant-2 --host gate.example.org --store sqlite"),
 )
 @click.argument("directory", default=".", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--store", default="tinydb", show_default=True, type=click.Choice(("tinydb",)), help="Kind of store.")
+@click.option("--store", default="tinydb", show_default=True, type=click.Choice(STORES), help="Kind of store.")
 @click.option("--host", multiple=True, help="A further name or address of this server, for its certificate.")
 @click.option("--admin", default="admin", show_default=True, help="Name of the first administrator.")
 @click.option("--gate-port", default=8883, show_default=True, type=PORT)
@@ -38,19 +38,18 @@ def init(directory: Path, store: str, host: tuple[str, ...], admin: str, **ports
 
     from provisioner.doors import installation
 
-    plan = installation.Plan(admin=admin, hosts=host, **ports)
+    plan = installation.Plan(store=store, admin=admin, hosts=host, **ports)
     for path in installation.create(directory, plan, datetime.now(UTC)):
         click.echo(path)
     cli_desk.note(f"start it with `fleetgate serve -c {directory / installation.SETTINGS_FILE}`")
 
 
 @click.command(cls=Command, examples=("fleetgate serve", "fleetgate serve -c plant-1/fleetgate.yaml"))
-@click.option("--worker", type=click.IntRange(1), hidden=True, help="Be that one of several; for their parent.")
 @cli_frame.where()
-def serve(config: Path, worker: int | None) -> None:
+def serve(config: Path) -> None:
     """Run the gate, the provisioner and the embedded account broker until SIGTERM.
 
-    SIGHUP takes renewed certificates. With gate.workers this is the parent of that many processes."""
+    SIGHUP takes renewed certificates."""
     import asyncio
     import logging
     import resource
@@ -60,25 +59,10 @@ def serve(config: Path, worker: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the keys (F-39)
     settings = cli_desk.settings(config)
     logging.basicConfig(level=settings.log_level, format=LOG_LINE, stream=sys.stderr)
-    if worker is None and settings.gate.workers > 1:
-        _keep_workers(config, settings.gate.workers, settings.gate.drain_s)
     from provisioner import app
 
-    parent = None if worker is None else sys.stdin.fileno()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(app.serve(settings, config.resolve().parent, ready=_ready, parent=parent))
-
-
-def _keep_workers(config: Path, count: int, drain_s: float) -> NoReturn:
-    import asyncio
-
-    from provisioner.workers import Workers
-
-    def command(number: int) -> Sequence[str]:
-        program = (sys.executable, "-m", "provisioner.doors.cli")
-        return (*program, "serve", "-c", str(config), "--worker", str(number))
-
-    raise SystemExit(asyncio.run(Workers(command, count, drain_s).run()))
+        runner.run(app.serve(settings, config.resolve().parent, ready=_ready))
 
 
 @click.command(cls=Command, examples=("fleetgate status", "fleetgate status -o yaml"))

@@ -28,15 +28,21 @@ DATA_FOLDER = "data"
 PRIVATE, READABLE, PRIVATE_FOLDER = 0o600, 0o644, 0o700
 CREDENTIAL_BYTES_MAX = 4_096
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+# Kind of store -> what stands below ``store:`` in the settings.
+STORES = {
+    "tinydb": f"kind: tinydb\n  path: {DATA_FOLDER}",
+    "sqlite": f"kind: sqlite\n  path: {DATA_FOLDER}/fleetgate.db",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What is to be made. ports: of the gate, of the embedded account broker, of the admin listener and of metrics.
 
-    hosts: names and addresses, beside the local ones, under which the server is reached."""
+    hosts: names and addresses, beside the local ones, under which the server is reached. store: one of ``STORES``."""
 
     admin: str = "admin"
+    store: str = "tinydb"
     hosts: Sequence[str] = ()
     gate_port: int = 8883
     broker_port: int = 8884
@@ -130,7 +136,7 @@ def settings_text(plan: Plan) -> str:
         server=SERVER_FILE,
         server_key=SERVER_KEY_FILE,
         admins=ADMINS_FILE,
-        data=DATA_FOLDER,
+        store=STORES[plan.store],
         ca=CA_FILE,
         ca_key=CA_KEY_FILE,
         ring=RING_FILE,
@@ -160,8 +166,7 @@ admin:
   credentials: $admins
 
 store:
-  kind: tinydb
-  path: $data
+  $store
 
 account_brokers:
   # The account broker inside the service, for evaluation: loopback only.

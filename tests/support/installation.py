@@ -32,10 +32,12 @@ class ServiceDied(AssertionError):
 class Installation:
     """Ports are chosen once, so that a restarted service is found where it was."""
 
-    def __init__(self, folder: Path, *, brokers: Sequence[str] = ("embedded",), **settings: Any) -> None:
-        """settings: laid over the file that ``init`` writes, mapping by mapping."""
+    def __init__(
+        self, folder: Path, *, brokers: Sequence[str] = ("embedded",), store: str = "tinydb", **settings: Any
+    ) -> None:
+        """store: a kind that ``init`` knows. settings: laid over the file that it writes, mapping by mapping."""
         self.folder = folder
-        run_cli("init", str(folder))
+        run_cli("init", str(folder), "--store", store)
         plain, secure, websocket, admin, *accounts = free_ports(4 + len(brokers))
         self.plain = Address(plain)
         self.secure = Address(secure, self.ca)
