@@ -34,11 +34,13 @@ _ASK_AGAIN_S, _ASK_AGAIN_S_MAX = 0.004, 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilesPlace:
-    """folder: of the files. group: who may read them besides us. users_max: of this broker."""
+    """folder: of the files. group: who may read them besides us. users_max: of this broker; sections_max: of them those
+    who are not named by their home."""
 
     folder: Path
     group: str | None = None
-    users_max: int = 5_000
+    users_max: int = 25_000
+    sections_max: int = 2_000
     control_prefix: str = "$EDC"
 
 
@@ -78,6 +80,7 @@ class MosquittoFiles:
         )
 
     async def start(self, seen: Callable[[Sighting], None]) -> None:
+            home_usernames=True,
         """Write the files, so that mosquitto can be started after us; then wait a little for it, but not for ever."""
         self._presence.tell = seen
         await asyncio.to_thread(self._files.prepare, self._control.username, self._control.password)
@@ -130,9 +133,9 @@ class MosquittoFiles:
         return sorted((user.account, user.username) for user in self._files.users.values())
 
     def _known(self, user: BrokerUser, former: KnownUser | None) -> KnownUser:
-        problem = next(iter([*names.check_username(user.username), *names.check_client_id(user.client_id)]), None)
-        if problem is not None or user.username == self._control.username:
-            raise Conflict(f"mosquitto cannot be given this user: {problem or 'the name is that of the service'}")
+        problem = self._problem(user)
+        if problem is not None:
+            raise Conflict(f"mosquitto cannot be given this user: {problem}")
         if former is not None and former.account != user.account:
             raise Conflict("another account on this broker has a user of that name")
         if former is None and len(self._files.users) >= self._place.users_max:
@@ -148,6 +151,31 @@ class MosquittoFiles:
                 f"account broker {self._name} does not know {user.username}, whose password is kept nowhere"
             )
         return KnownUser(user.account, user.username, user.client_id, digest, user.enabled)
+
+    def _problem(self, user: BrokerUser) -> str | None:
+        if user.username == self._control.username:
+            return "the name is that of the service"
+        if user.username == user.account:
+            return "the name is that of the account"
+        is_home = user.username == self.capabilities().home_username(user.account, user.client_id)
+        rules = () if is_home else names.check_username(user.username)
+        return next(iter([*rules, *names.check_client_id(user.client_id)]), None)
+
+    def _check_room(self, user: BrokerUser) -> None:
+        if len(self._files.users) >= self._place.users_max:
+            raise Unavailable(
+                f"account broker {self._name} has its {self._place.users_max} users (users_max); more of them make "
+                "every change slow: use another broker of this kind, or one of kind http-callback or certificate"
+            )
+        is_home = user.username == f"{user.account}/{user.client_id}"
+        if not is_home and self._files.sections >= self._place.sections_max:
+            raise Unavailable(
+                f"account broker {self._name} has {self._place.sections_max} devices under a second name, which make "
+                "every change slow: re-arm with --cut, so that a device gets its first name again"
+            )
+
+    def _changed(self, usernames: Iterable[str]) -> None:
+        self._unproven |= {username: next(self._changes) for username in usernames}
 
     async def _flush(self) -> None:
         """Everything that is known by now, read by mosquitto. Raises Unavailable; then it is tried at the next one."""

@@ -12,7 +12,7 @@ NOTICES = "$SYS/broker/log/N"
 _TIME = r"(?:[0-9T:+-]+: )?"  # seconds, or ISO 8601 where log_timestamp_format says so
 _ARRIVAL = re.compile(
     _TIME + r"New client connected from (?P<address>[0-9A-Fa-f.:]+):[0-9]+ as (?P<client_id>.+)"
-    r" \(p[0-9]+, c[01], k[0-9]+, u'(?P<username>[A-Za-z0-9_-]{3,255})'\)\."
+    r" \(p[0-9]+, c[01], k[0-9]+, u'(?P<username>[A-Za-z0-9_-]{3,255}(?:/[A-Za-z0-9_-]{1,251})?)'\)\."
 )
 # Where the name of a certificate is the client id too; it may be any text, but it is said twice.
 _IDENTITY = re.compile(

@@ -33,6 +33,11 @@ class KnownUser:
     digest: str
     enabled: bool = True
 
+    @property
+    def is_home(self) -> bool:
+        """Whether the user's name is ``<account>/<client id>``, so that the patterns say what it may."""
+        return self.username == f"{self.account}/{self.client_id}"
+
 
 class _Lines:
     """What stands of a user in the files, made once."""
@@ -43,8 +48,15 @@ class _Lines:
         home = DeviceTopics(user.account, user.client_id, control_prefix).home
         self.record = json.dumps([user.account, user.username, user.client_id, user.digest, user.enabled]) + "\n"
         self.password = f"{user.username}:{user.digest}\n"
-        topics = (f"{home}/#", f"{control_prefix}/{home}/#")
-        self.access = f"user {user.username}\n" + "".join(f"topic readwrite {topic}\n" for topic in topics)
+        self.access = "" if user.is_home else _section(user.username, home, control_prefix)
+
+
+def _section(username: str, home: str, control_prefix: str) -> str:
+    """What a user of another name may. The patterns are for it too: they would give it an account of its name."""
+    below = (f"{home}/#", f"{control_prefix}/{home}/#")
+    patterned = (f"{username}/#", f"{control_prefix}/{username}/#")
+    lines = [f"user {username}", *(f"topic deny {each}" for each in patterned)]
+    return "\n".join((*lines, *(f"topic readwrite {each}" for each in below), ""))
 
 
 class UserFiles:
@@ -54,17 +66,27 @@ class UserFiles:
         self._folder, self._control_prefix, self._group = folder, control_prefix, group
         self._users: dict[str, KnownUser] = {}
         self._lines: dict[str, _Lines] = {}
+        self._sections = 0
 
     @property
     def users(self) -> Mapping[str, KnownUser]:
         """By username, as they will be written next."""
         return self._users
 
+    @property
+    def sections(self) -> int:
+        """How many users have a section of their own in the access list, which mosquitto searches from its start."""
+        return self._sections
+
     def put(self, user: KnownUser) -> None:
+        if user.username in self._users:
+            self.remove(user.username)
         self._lines[user.username] = _Lines(user, self._control_prefix)
         self._users[user.username] = user
+        self._sections += not user.is_home
 
     def remove(self, username: str) -> None:
+        self._sections -= not self._users[username].is_home
         del self._users[username], self._lines[username]
 
     def load(self) -> None:
@@ -108,8 +130,8 @@ class UserFiles:
         let_in = [line for user, line in lines if user.enabled and user.username not in out]
         self._write(RECORDS, "".join(line.record for _, line in lines), shared=False)
         self._write(PASSWORDS, "".join(line.password for line in let_in))
-        # Without any line mosquitto would allow everything [mosquitto.conf acl_file].
-        self._write(ACL, f"user {service}\ntopic deny #\n" + "".join(line.access for line in let_in))
+        patterns = f"pattern readwrite %u/#\npattern readwrite {self._control_prefix}/%u/#\n"
+        self._write(ACL, f"user {service}\ntopic deny #\n" + "".join(line.access for line in let_in) + patterns)
         self._write(CONTROL_ACL, control_acl(service, mark))
 
     def _write(self, name: str, text: str, *, shared: bool = True) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 CLIENT_ID_BYTES_MAX = 255  # the column size of Kapua; MQTT itself allows 65,535 [MQTT-1.5.3]
 CLIENT_ID_PORTABLE_MAX = 23  # every MQTT server must accept 1-23 of [0-9A-Za-z] [MQTT-3.1.3-5]
-USERNAME_CHARACTERS_MIN = 3
+USERNAME_CHARACTERS_MIN, USERNAME_CHARACTERS_MAX = 3, 255
 PASSWORD_CHARACTERS_MIN = 12
 PASSWORD_CHARACTERS_MAX = 256
 ENDPOINT_SCHEMES = ("mqtt", "mqtts", "ws", "wss")
@@ -44,6 +44,11 @@ def check_client_id(client_id: str) -> Iterator[str]:
         yield "must not contain '::' or '..'"
     if client_id != client_id.strip():
         yield "must not begin or end with white space"
+
+
+def is_plain(client_id: str) -> bool:
+    """Letters, digits, '-' and '_' alone: it stands anywhere as it is, in a file of lines as in a user's name."""
+    return _PLAIN_CLIENT_ID.fullmatch(client_id) is not None
 
 
 def warn_client_id(client_id: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
+from provisioner.model import names
 from provisioner.model.account import Coupling
 from provisioner.model.audit import AuditEvent
 from provisioner.model.messages import Answer, Incoming, Malformed, Outgoing, ProvisionMessage
@@ -207,6 +208,7 @@ class Capabilities:
     client_id_forbidden: characters that a client id must not have there, each of them.
     certificate_logins: a device is known by its certificate alone, whose common name is ``<account>/<client id>``.
     home_characters_max: of that name; None where it has no such limit.
+    home_usernames: a user called ``<account>/<client id>`` costs next to nothing there, one of any other name does.
     """
 
     kicks: bool
@@ -220,7 +222,14 @@ class Capabilities:
     client_id_forbidden: str = ""
     certificate_logins: bool = False
     home_characters_max: int | None = None
+    home_usernames: bool = False
     users_max: int | None = None
+
+    def home_username(self, account: str, client_id: str) -> str | None:
+        """What that device's user had best be called there; None where one name is as good as another."""
+        home = f"{account}/{client_id}"
+        is_one = self.home_usernames and names.is_plain(client_id) and len(home) <= names.USERNAME_CHARACTERS_MAX
+        return home if is_one else None
 
     def refuses(self, account: str, client_id: str) -> str | None:
         """The rule that this client id breaks there, None when it breaks none."""

@@ -9,6 +9,7 @@ from provisioner.model.account import Account, CertificateMode
 from provisioner.model.audit import AuditEvent
 from provisioner.model.decision import Circumstances
 from provisioner.model.device import Device, DeviceConnection, DeviceMove, move
+from provisioner.model.effect import Effect
 from provisioner.model.errors import InvalidInput, Problem
 from provisioner.model.messages import Answer, Delivery, ProvisionMessage, Status
 from provisioner.model.ports import Put, Unit
@@ -31,7 +32,7 @@ _PAPERS = ("certificate", "ca", "private_key", "renew_after")
 
 
 def username_of(request: ProvisionRequest) -> str:
-    """The account user's name, derived, so that doing it twice makes one user and not two."""
+    """The account user's name where any is as good, derived, so that doing it twice makes one user and not two."""
     return f"dev-{request.id.removeprefix('req-')}-{request.arm}"
 
 
@@ -52,10 +53,11 @@ class Granting:
 
         Raises InvalidInput for a CSR that cannot be certified, Conflict when a record moved on, Unavailable."""
         request, account, device = case.request, case.account, case.device
-        before = await self._platform.store.get(AccountUser, account_user_id(account.id, username_of(request)))
+        username = await self._username(request, account)
+        before = await self._platform.store.get(AccountUser, account_user_id(account.id, username))
         if before is not None and before.broker in self._platform.brokers and former and former.delivery:
             account = _as_granted(account, before, former.delivery)
-        answer, certificate = self._answer(message, request, account, device, former)
+        answer, certificate = self._answer(message, request, account, device, former, username)
         assert answer.delivery is not None
         user = self._user(request, account, answer.delivery, before, certificate)
         unit = self._unit(address, message, case, answer, certificate, user)
@@ -71,6 +73,19 @@ class Granting:
         still be waiting for it."""
         await self._effects.bring(account_user_id(granted.account, granted.username), granted.password)
 
+    async def _username(self, request: ProvisionRequest, account: Account) -> str:
+        """One for each grant. The name that the broker would rather have is taken while the user of a former grant has
+        it: those credentials hold until the new ones are seen, and until the broker has really forgotten them."""
+        if request.grant is not None:
+            return request.grant.username
+        broker, store = self._platform.brokers.get(account.broker), self._platform.store
+        home = broker.capabilities().home_username(account.id, request.client_id) if broker else None
+        if home is None:
+            return username_of(request)
+        id = account_user_id(account.id, home)
+        is_taken = await store.get(AccountUser, id) is not None or await store.get(Effect, id) is not None
+        return username_of(request) if is_taken else home
+
     def _answer(
         self,
         message: ProvisionMessage,
@@ -78,13 +93,14 @@ class Granting:
         account: Account,
         device: Device | None,
         former: Answer | None,
+        username: str,
     ) -> tuple[Answer, DeviceCertificate | None]:
         delivered = former.delivery if former else None
         password = delivered.password if delivered else generate.password()
         device_id = device.id if device else f"dev-{request.id.removeprefix('req-')}"
         certificate = self._certificate(message, request, account, device_id, delivered)
         repeated = delivered if certificate is None and self._certifies(message, account) else None
-        username, endpoint = username_of(request), request.endpoint or account.broker_url
+        endpoint = request.endpoint or account.broker_url
         generated = device_config.generated(endpoint, account.id, request.client_id, username, password)
         delivery = Delivery(
             device_id=device_id,
@@ -218,14 +234,12 @@ class Granting:
     def _device(
         self, message: ProvisionMessage, granted: ProvisionRequest, former: Device | None, user: AccountUser
     ) -> Device:
-        # When it was last seen stays: that it has credentials of an earlier grant which still hold.
-        seen = former.connection if former else None
-        connection = DeviceConnection(
+        # What was seen of it stays: it has credentials of an earlier grant which still hold.
+        connection = replace(
+            former.connection if former else DeviceConnection(user=user.username),
             user=user.username,
             coupling=granted.coupling,
             reserved_user=user.username if user.reserved else None,
-            last_seen_at=seen.last_seen_at if seen else None,
-            address=seen.address if seen else None,
         )
         assert granted.grant is not None
         if former is not None:

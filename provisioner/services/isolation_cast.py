@@ -52,11 +52,13 @@ def cast_at_broker(
 ) -> tuple[Cast, Sequence[BrokerUser]]:
     """trusted: PEM texts, for logins that are certificates."""
     account, ids = _names()
-    certified = _Certified(platform, tuple(trusted)) if broker.capabilities().certificate_logins else None
+    capabilities = broker.capabilities()
+    certified = _Certified(platform, tuple(trusted)) if capabilities.certificate_logins else None
     users, parties = [], []
     for number, client_id in enumerate(ids[:2]):
         topics = DeviceTopics(account, client_id, control_prefix)
-        username, password = f"{account}-{number}", generate.password()
+        username = capabilities.home_username(account, client_id) or f"{account}-{number}"
+        password = generate.password()
         made = certified.certificate(username, topics) if certified else None
         users.append(
             BrokerUser(

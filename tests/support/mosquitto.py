@@ -54,10 +54,14 @@ class MosquittoServer:
     def adapter(self) -> AccountBroker:
         return mosquitto_broker(self.settings, self.base, CONTROL_PREFIX)
 
-    def start(self) -> None:
-        """Returns when both listeners are open. Configuration is written at the first start only."""
+    def prepare(self) -> None:
+        """Write the configuration, unless there is one."""
         if not (self.folder / CONFIGURATION).exists():
             write_configuration(self.settings, self.base, CONTROL_PREFIX)
+
+    def start(self) -> None:
+        """Returns when both listeners are open. Configuration is written at the first start only."""
+        self.prepare()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([PROGRAM, "-c", str(self.folder / CONFIGURATION)], stdout=log, stderr=log)
         until_s = time.monotonic() + START_S_MAX
