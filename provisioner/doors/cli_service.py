@@ -1,8 +1,9 @@
 """fleetgate init, serve, status, selftest and fsck: the installation as a whole."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -45,11 +46,12 @@ def init(directory: Path, store: str, host: tuple[str, ...], admin: str, **ports
 
 
 @click.command(cls=Command, examples=("fleetgate serve", "fleetgate serve -c plant-1/fleetgate.yaml"))
+@click.option("--worker", type=click.IntRange(1), hidden=True, help="Be that one of several; for their parent.")
 @cli_frame.where()
-def serve(config: Path) -> None:
+def serve(config: Path, worker: int | None) -> None:
     """Run the gate, the provisioner and the embedded account broker until SIGTERM.
 
-    SIGHUP takes renewed certificates."""
+    SIGHUP takes renewed certificates. With gate.workers this is the parent of that many processes."""
     import asyncio
     import logging
     import resource
@@ -59,10 +61,25 @@ def serve(config: Path) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the keys (F-39)
     settings = cli_desk.settings(config)
     logging.basicConfig(level=settings.log_level, format=LOG_LINE, stream=sys.stderr)
+    if worker is None and settings.gate.workers > 1:
+        _keep_workers(config, settings.gate.workers, settings.gate.drain_s)
     from provisioner import app
 
+    parent = None if worker is None else sys.stdin.fileno()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(app.serve(settings, config.resolve().parent, ready=_ready))
+        runner.run(app.serve(settings, config.resolve().parent, ready=_ready, parent=parent))
+
+
+def _keep_workers(config: Path, count: int, drain_s: float) -> NoReturn:
+    import asyncio
+
+    from provisioner.workers import Workers
+
+    def command(number: int) -> Sequence[str]:
+        program = (sys.executable, "-m", "provisioner.doors.cli")
+        return (*program, "serve", "-c", str(config), "--worker", str(number))
+
+    raise SystemExit(asyncio.run(Workers(command, count, drain_s).run()))
 
 
 @click.command(cls=Command, examples=("fleetgate status", "fleetgate status -o yaml"))
