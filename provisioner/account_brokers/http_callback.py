@@ -62,7 +62,7 @@ class HttpCallbackBroker:
         None where it does so by its TLS certificate. management: None when nobody can be cut."""
         self._name, self._format, self._now = name, format, now
         self._secret, self._management, self._control_prefix = secret, management, control_prefix
-        self._book = UserBook(verify)
+        self._book = UserBook(verify, shared_client_ids=True)
         self._server = serve(self.handle)
         self._seats = Seats()
         self._sighted: Callable[[Sighting], None] = _nobody
@@ -80,6 +80,7 @@ class HttpCallbackBroker:
             refusal_disconnects=self._format.refusal_disconnects,
             mqtt5=self._format.mqtt5,
             client_id_forbidden=self._format.client_id_forbidden,
+            client_ids_shared=True,
         )
 
     async def start(self, seen: Callable[[Sighting], None]) -> None:
@@ -90,8 +91,8 @@ class HttpCallbackBroker:
         await self._server.stop()
 
     async def put_user(self, user: BrokerUser) -> None:
-        """As the port says; Conflict when another account on this broker has the username. Unavailable when a
-        connection that has become unlawful cannot be cut now; the next login is refused all the same."""
+        """As the port says; Conflict when another account on this broker has the username or the client id. Unavailable
+        when a connection that has become unlawful cannot be cut now; the next login is refused all the same."""
         if any(c in user.client_id for c in self._format.client_id_forbidden):
             raise Unavailable(f"a client id with one of {self._format.client_id_forbidden!r} cannot be on {self._name}")
         self._book.put(user)
@@ -198,11 +199,12 @@ class HttpCallbackBroker:
 
     async def _cut_unlawful(self, user: BrokerUser) -> None:
         """Whom the change of this user put out of place: itself elsewhere, somebody else under its client id."""
-        seated = self._seats.at(user.account, user.client_id)
         places = [(user.username, each) for each in self._seats.of(user.username)]
-        for username, client_id in [*places, *([(seated, user.client_id)] if seated else [])]:
+        places += [(seated, user.client_id) for seated in self._seats.under(user.client_id)]
+        for username, client_id in places:
             if self._lawful(username, client_id) is None:
-                await self._cut(user.account, username)
+                known = self._book.get(username)
+                await self._cut(known.account if known is not None else user.account, username)
 
     async def _cut_late(self, username: str, client_id: str) -> None:
         """It was let in before its rights ended and is only reported now."""

@@ -76,6 +76,7 @@ class MosquittoDynsec:
             refuses_subscribe=True,
             mqtt5=True,
             loose=False,
+            client_ids_shared=True,
             users_max=self._users_max,
         )
 

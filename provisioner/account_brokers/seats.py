@@ -11,12 +11,14 @@ class Seats:
     def __init__(self) -> None:
         self._seats: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._of: dict[str, set[str]] = {}
+        self._accounts: dict[str, set[str]] = {}  # at a client id
 
     def take(self, account: str, client_id: str, username: str) -> None:
         """This user sits there now, whoever did before."""
         self.leave(account, client_id)
         self._seats[account, client_id] = username
         self._of.setdefault(username, set()).add(client_id)
+        self._accounts.setdefault(client_id, set()).add(account)
         if len(self._seats) > SEATS_MAX:
             self.leave(*next(iter(self._seats)))
 
@@ -26,10 +28,17 @@ class Seats:
             self._of[username].discard(client_id)
             if not self._of[username]:
                 del self._of[username]
+            self._accounts[client_id].discard(account)
+            if not self._accounts[client_id]:
+                del self._accounts[client_id]
 
     def at(self, account: str, client_id: str) -> str | None:
         """Name of the user there."""
         return self._seats.get((account, client_id))
+
+    def under(self, client_id: str) -> list[str]:
+        """Names of the users there, of any account."""
+        return [self._seats[account, client_id] for account in sorted(self._accounts.get(client_id, ()))]
 
     def of(self, username: str) -> frozenset[str]:
         """The client ids under which this user sits."""

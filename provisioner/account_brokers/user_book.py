@@ -16,24 +16,30 @@ for an unknown user, whose account is empty in the id: the same work, then False
 
 
 class UserBook:
-    """In memory; filled again after a start. A username belongs to one account, so that it names its account."""
+    """In memory; filled again after a start. A username belongs to one account, so that it names its account.
 
-    def __init__(self, verify: Verify) -> None:
-        self._verify = verify
+    shared_client_ids: so does a client id that a user was made for; else each account has all client ids to itself."""
+
+    def __init__(self, verify: Verify, *, shared_client_ids: bool = False) -> None:
+        self._verify, self._shared_client_ids = verify, shared_client_ids
         self._users: dict[str, BrokerUser] = {}
         self._made_for: dict[tuple[str, str], dict[str, BrokerUser]] = {}
+        self._accounts_of: dict[str, set[str]] = {}  # that have users for a client id
 
     def get(self, username: str) -> BrokerUser | None:
         return self._users.get(username)
 
     def put(self, user: BrokerUser) -> None:
-        """Raises Conflict when another account has the username."""
+        """Raises Conflict when another account has the username, or the client id where accounts share those."""
         known = self._users.get(user.username)
         if known is not None and known.account != user.account:
             raise Conflict("another account on this broker has a user of that name")
+        if self._is_elsewhere(user.account, user.client_id):
+            raise Conflict("another account on this broker has a device of that client id")
         self._forget(user.username)
         self._users[user.username] = user
         self._made_for.setdefault((user.account, user.client_id), {})[user.username] = user
+        self._accounts_of.setdefault(user.client_id, set()).add(user.account)
 
     def remove(self, account: str, username: str) -> bool:
         """False when that account has no such user."""
@@ -67,6 +73,8 @@ class UserBook:
             return "user_disabled"
         if any(names.check_client_id(client_id)):  # in LOOSE mode it may be any text
             return "bad_client_id"
+        if self._is_elsewhere(user.account, client_id):
+            return "client_id_of_another_account"
         return may_connect(user, client_id, self._owner(user, client_id))
 
     async def _is_password_of(self, user: BrokerUser | None, password: bytes, username: str) -> bool:
@@ -77,6 +85,9 @@ class UserBook:
         verifier, account = (None, "") if user is None else (user.verifier, user.account)
         verdict = self._verify(verifier, secret, account_user_id(account, username))
         return bool(await verdict if inspect.isawaitable(verdict) else verdict)
+
+    def _is_elsewhere(self, account: str, client_id: str) -> bool:
+        return self._shared_client_ids and bool(self._accounts_of.get(client_id, set()) - {account})
 
     def _owner(self, user: BrokerUser, client_id: str) -> BrokerUser | None:
         """Whom the client id was made for. When several were: a reserved one, else the asking one, else the first."""
@@ -91,3 +102,7 @@ class UserBook:
             del owners[username]
             if not owners:
                 del self._made_for[user.account, user.client_id]
+                accounts = self._accounts_of[user.client_id]
+                accounts.discard(user.account)
+                if not accounts:
+                    del self._accounts_of[user.client_id]

@@ -208,6 +208,7 @@ class Capabilities:
     client_id_forbidden: characters that a client id must not have there, each of them.
     certificate_logins: a device is known by its certificate alone, whose common name is ``<account>/<client id>``.
     home_characters_max: of that name; None where it has no such limit.
+    client_ids_shared: all accounts there have one space of client ids, so that one of them belongs to one account.
     home_usernames: a user called ``<account>/<client id>`` costs next to nothing there, one of any other name does.
     """
 
@@ -222,6 +223,7 @@ class Capabilities:
     client_id_forbidden: str = ""
     certificate_logins: bool = False
     home_characters_max: int | None = None
+    client_ids_shared: bool = False
     home_usernames: bool = False
     users_max: int | None = None
 

@@ -14,6 +14,7 @@ from provisioner.model.errors import Conflict, Duplicate, InvalidInput, NotFound
 from provisioner.model.ports import Delete, Noun, Page, Put, Unit
 from provisioner.model.request import ProvisionRequest
 from provisioner.model.user import AccountUser, ProvisionUser
+from provisioner.services.client_ids import check_free_at_broker
 from provisioner.services.effects import Effects
 from provisioner.services.isolation import is_throw_away
 from provisioner.services.platform import Platform
@@ -143,14 +144,16 @@ class Accounts:
             fields.problem("certificates", f"must not be off: on broker {broker} the certificate is the login", mode)
 
     async def _check_carried(self, name: str, broker: str) -> None:
-        """Raises Conflict when a request has a client id that this broker cannot have."""
+        """Raises Conflict when a request has a client id that this broker cannot have, or has of another account."""
         can = self._platform.broker(broker).capabilities()
         after: str | None = None
-        while can.client_id_forbidden or can.home_characters_max:
+        while can.client_id_forbidden or can.home_characters_max or can.client_ids_shared:
             page = await self._platform.store.page(ProvisionRequest, where={"account": name}, after=after, limit=1000)
             for request in page.items:
                 if request.is_open and (rule := can.refuses(name, request.client_id)):
                     raise Conflict(f"broker {broker} cannot have the client id of {request.id}: it {rule}")
+                if request.is_open:
+                    await check_free_at_broker(self._platform, name, request.client_id, broker)
             if (after := page.after) is None:
                 return
 

@@ -172,9 +172,13 @@ class Effects:
         await asyncio.gather(*self._finishing)
 
     async def _tell(self, broker: str, user: BrokerUser) -> None:
-        """A broker that is refused still hears who is disabled, but of nobody who may come in."""
+        """A broker that is refused still hears who is disabled, but of nobody who may come in. What the broker cannot
+        have beside what it has is tried again like what it cannot do just now: the other one may go."""
         find = self._platform.usable_broker if user.enabled else self._platform.broker
-        await find(broker).put_user(user)
+        try:
+            await find(broker).put_user(user)
+        except Conflict as error:
+            raise Unavailable(f"account broker {broker} cannot take {user.username}: {error}") from None
 
     def _lock(self, id: str) -> asyncio.Lock:
         return self._locks.setdefault(id, asyncio.Lock())

@@ -14,6 +14,7 @@ from provisioner.model.request import Approval, ProvisionRequest
 from provisioner.model.secret import Secret
 from provisioner.model.user import ProvisionUser
 from provisioner.services.accounts import require_account
+from provisioner.services.client_ids import check_free_at_broker
 from provisioner.services.crashpoints import reach
 from provisioner.services.platform import KEY_PURPOSE, Platform
 from provisioner.vault import generate
@@ -51,6 +52,7 @@ class RequestMaking:
         stored = await self._platform.store.get(ProvisionUser, wanted.username)
         user, password = await self._user(wanted, account, stored)
         warnings = await self._check_client_id(wanted)
+        await check_free_at_broker(self._platform, account.id, wanted.client_id, account.broker)
         await self._check_shared(wanted, user)
         warnings += tuple(
             f"configuration: {path} is overridden by the gate"

@@ -101,6 +101,30 @@ def test_a_reservation_cuts_who_sits_there(rabbit: Site) -> None:
     assert rabbit.cuts.made == [("user-2", None)]
 
 
+def test_a_client_id_belongs_to_one_account(rabbit: Site) -> None:
+    """F-05: these brokers have one space of client ids, so that a device of another account would be thrown out: not
+    even a LOOSE user gets in under its client id, and it cannot be given a second time."""
+    stranger = user(2, account="globex", coupling=Coupling.LOOSE)
+    rabbit.loop.run(rabbit.broker.put_user(stranger))
+    foreign = LOGIN | {"username": "user-2", "password": "Pass-word-2"}
+    assert rabbit.form("/user", **foreign) == b"deny"
+    assert rabbit.form("/user", **foreign | {"client_id": "gw9"}) == b"allow"
+    with pytest.raises(Conflict, match="client id"):
+        rabbit.loop.run(rabbit.broker.put_user(replace(stranger, username="user-3", client_id="gw1")))
+    rabbit.loop.run(rabbit.broker.remove_user("acme", "user-1"))
+    assert rabbit.form("/user", **foreign) == b"allow"
+
+
+def test_a_new_device_cuts_who_sits_on_its_client_id(rabbit: Site) -> None:
+    """F-05, F-08: a LOOSE user of another account was there before the client id was anybody's."""
+    stranger = user(2, account="globex", coupling=Coupling.LOOSE)
+    rabbit.loop.run(rabbit.broker.put_user(stranger))
+    assert rabbit.form("/vhost", username="user-2", vhost="/", client_id="gw3") == b"allow"
+    rabbit.loop.run(rabbit.broker.put_user(user(3)))
+    assert rabbit.cuts.made == [("user-2", None)]
+    assert rabbit.form("/vhost", username="user-2", vhost="/", client_id="gw3") == b"deny"
+
+
 def test_the_port_is_kept(rabbit: Site) -> None:
     """The adapter has the shape of the port; a username belongs to one account; it says what it cannot do."""
     broker: AccountBroker = rabbit.broker

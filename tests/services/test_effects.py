@@ -165,6 +165,19 @@ async def test_a_broker_that_is_away_at_the_start_is_told_when_it_is_back(world:
         await closed(later)
 
 
+@in_world
+async def test_what_a_broker_cannot_have_does_not_keep_the_service_from_starting(world: World) -> None:
+    """F-25: a user that contradicts what is at its broker waits, told or not, until the other one has gone."""
+    world.broker.conflicts = True
+    assert await world.status(await world.request()) is Status.BUSY
+    assert await world.effects.restore() == 0
+    assert await world.effects.finish_left_over() == 1
+    assert "gw1" in (await world.audit("provision.busy"))[0].client_id
+    world.broker.conflicts = False
+    assert await world.effects.finish_left_over() == 0
+    assert len(world.broker.known) == 1
+
+
 @pytest.mark.parametrize("verb", ["revoke", "delete", "rearm"])
 @in_world
 async def test_a_user_that_could_not_be_taken_away_goes_later(world: World, verb: str) -> None:

@@ -20,7 +20,7 @@ from provisioner.model.audit import AuditEvent
 from provisioner.model.coupling import may_connect
 from provisioner.model.device import Device
 from provisioner.model.effect import Effect
-from provisioner.model.errors import Unavailable
+from provisioner.model.errors import Conflict, Unavailable
 from provisioner.model.messages import Answer, Delivery, ProvisionMessage, Status
 from provisioner.model.policy import Policy
 from provisioner.model.ports import BrokerUser, Capabilities, Noun, Sighting, Unit
@@ -82,12 +82,20 @@ class MemoryBroker:
         self.known: dict[str, BrokerUser] = {}
         self.live: dict[tuple[str, str], str] = {}  # (account, client id) -> username
         self.available = True
+        self.conflicts = False
+        self.client_ids_shared = False
         self.puts = 0
         self.before_put: Callable[[], Awaitable[None]] | None = None
         self._seen: Callable[[Sighting], None] = lambda _: None
 
     def capabilities(self) -> Capabilities:
-        return Capabilities(kicks=True, reports_sightings=True, refuses_subscribe=True, mqtt5=True)
+        return Capabilities(
+            kicks=True,
+            reports_sightings=True,
+            refuses_subscribe=True,
+            mqtt5=True,
+            client_ids_shared=self.client_ids_shared,
+        )
 
     async def start(self, seen: Callable[[Sighting], None]) -> None:
         self._seen = seen
@@ -99,6 +107,8 @@ class MemoryBroker:
         if self.before_put is not None:
             await self.before_put()
         self._check_available()
+        if self.conflicts:
+            raise Conflict("somebody else is there")
         self.puts += 1
         id = account_user_id(user.account, user.username)
         before = self.known.get(id)
