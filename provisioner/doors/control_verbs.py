@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from provisioner.doors import control_listings as listings
@@ -11,17 +12,19 @@ from provisioner.doors.control_params import Takes, Verb
 from provisioner.model.account import Account
 from provisioner.model.device import Device, DeviceState
 from provisioner.model.effect import Effect
-from provisioner.model.errors import Unavailable
+from provisioner.model.errors import InvalidInput, Problem, Unavailable, shape
 from provisioner.model.request import Approval, ProvisionRequest, RequestState
+from provisioner.services import copying
 from provisioner.services.accounts import Accounts
 from provisioner.services.devices import Devices
 from provisioner.services.fsck import fsck
 from provisioner.services.platform import Platform
 from provisioner.services.proving import Proving
-from provisioner.services.request_making import RequestMaking, RowResult
+from provisioner.services.request_making import RequestMaking
 from provisioner.services.requests import Requests
 from provisioner.services.selftest import selftest, tried_rules
 
+IMPORT_SLICE = 100  # rows; with passwords that people chose they take a core some seconds
 IMPORT_S_MAX = 3.0  # the asker waits ten seconds; rows that are left over he sends again
 
 Fields = Mapping[str, Any]
@@ -130,23 +133,23 @@ async def _request_preview(s: Services, actor: str, *, id: str) -> View:
 async def _request_import(s: Services, actor: str, *, rows: list[tuple[int, Fields]], dry_run: bool) -> View:
     """Answers for the first rows of the chunk, at least one; the asker sends those that are left over again.
 
-    Row by row, for what was made must be told with its secrets even if the store fails behind it."""
-    results: list[RowResult] = []
+    In slices, for what was made must be told with its secrets even if the store fails behind it."""
     if dry_run:
         results = await s.making.make_all(actor, rows, dry_run=True)
-        rows = []
+        return {"rows": [views.row(result, dry_run=True) for result in results]}
+    told: list[View] = []
     size, until_s = 0, time.monotonic() + IMPORT_S_MAX
-    for row in rows:
+    while not told or (len(told) < len(rows) and size < listings.PAGE_BYTES_MAX // 2 and time.monotonic() < until_s):
         try:
-            results += await s.making.make_all(actor, [row])
+            made = await s.making.make_all(actor, rows[len(told) : len(told) + IMPORT_SLICE])
         except Unavailable:
-            if not results:
+            if not told:
                 raise
             break
-        size += listings.size(views.row(results[-1], dry_run=False))
-        if size > listings.PAGE_BYTES_MAX // 2 or time.monotonic() > until_s:
-            break
-    return {"rows": [views.row(result, dry_run=dry_run) for result in results]}
+        slice_told = [views.row(result, dry_run=False) for result in made]
+        size += sum(map(listings.size, slice_told))
+        told += slice_told
+    return {"rows": told}
 
 
 async def _device_page(s: Services, actor: str, *, after: str | None, limit: int, **filters: str | None) -> View:
@@ -214,6 +217,14 @@ async def _selftest(s: Services, actor: str) -> View:
     }
 
 
+async def _store_backup(s: Services, actor: str, *, target: str) -> View:
+    """target: an absolute path on the service's own host, where no file is yet."""
+    path = Path(target)
+    if not path.is_absolute() or "\0" in target:
+        raise InvalidInput([Problem("target", "must be an absolute path", shape(target))])
+    return views.backup(path, await copying.backup(actor, s.platform.store, path, s.platform.now()))
+
+
 async def _fsck(s: Services, actor: str) -> View:
     """Empty findings: consistent."""
     findings = await fsck(s.platform)
@@ -261,6 +272,7 @@ VERBS: Mapping[str, Verb] = {
         action=Takes.TEXT,
     ),
     "audit.wait": Verb(_audit_wait, after=Takes.SEQ, wait_s=Takes.WAIT_S, limit=Takes.LIMIT),
+    "store.backup": Verb(_store_backup, target=Takes.ID),
     "status": Verb(_status),
     "selftest": Verb(_selftest),
     "fsck": Verb(_fsck),

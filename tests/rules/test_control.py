@@ -455,6 +455,7 @@ def test_import_answers_for_the_rows_it_got_to(tmp_path: Path, monkeypatch: pyte
         async with open_desk(tmp_path) as desk:
             await desk.account()
             rows = [[n, {"account": "acme", "client_id": f"gw{n}", "username": f"user-{n}"}] for n in range(5)]
+            monkeypatch.setattr(control_verbs, "IMPORT_SLICE", 1)
             monkeypatch.setattr(control_listings, "PAGE_BYTES_MAX", 600)
             results = (await desk.ask("request.import", rows=rows))["rows"]
             assert 1 <= len(results) < 5
@@ -484,6 +485,7 @@ def test_import_tells_what_was_made_before_the_store_failed(tmp_path: Path, monk
                 return await commit(unit)
 
             monkeypatch.setattr(store, "commit", failing)
+            monkeypatch.setattr(control_verbs, "IMPORT_SLICE", 1)
             results = (await desk.ask("request.import", rows=rows))["rows"]
             assert [(result["line"], "password" in result["secrets"]) for result in results] == [(0, True), (1, True)]
             assert (await refused(desk.ask("request.import", rows=rows[2:])))["kind"] == "unavailable"

@@ -286,3 +286,57 @@ async def test_a_store_that_fails_stops_the_whole(world: World) -> None:
     world.store.before_commit = fail
     with pytest.raises(Unavailable):
         await make_all(world, [{"client_id": "gw1", "username": "user-1"}])
+
+
+@in_world
+async def test_rows_that_share_nothing_share_a_commit(world: World) -> None:
+    """P8: a flush for many rows; each row has its own audit row all the same."""
+    commits = []
+
+    async def count(unit: Unit) -> None:
+        commits.append(len(unit.audit))
+
+    world.store.before_commit = count
+    rows = [{"client_id": f"gw{n}", "username": f"user-{n}"} for n in range(50)]
+    assert all(result.made for result in await make_all(world, rows))
+    assert commits == [50]
+
+
+@in_world
+async def test_rows_of_one_username_see_each_other(world: World) -> None:
+    """EC-11, F-22: the user is made once, and without a key none is reached by credentials that others share."""
+    rows = [{"client_id": f"gw{n}", "username": "lobby", "activation_key": "yes"} for n in range(20)]
+    rows.insert(10, {"client_id": "keyless", "username": "lobby"})
+    results = await make_all(world, rows)
+    assert [place for place, result in enumerate(results) if result.made is None] == [10]
+    assert sum(result.made is not None and result.made.password is not None for result in results) == 1
+
+
+@in_world
+async def test_rows_that_another_administrator_overtakes_fail_alone(world: World) -> None:
+    """EC-41: a commit of many that is refused is made again row by row."""
+
+    async def overtake(unit: Unit) -> None:
+        world.store.before_commit = None
+        await world.request("gw7")
+
+    world.store.before_commit = overtake
+    results = await make_all(world, [{"client_id": f"gw{n}", "username": f"user-{n}"} for n in range(10)])
+    assert [place for place, result in enumerate(results) if result.made is None] == [7]
+    assert isinstance(results[7].error, Duplicate)
+
+
+@in_world
+async def test_rows_behind_a_failure_have_no_result(world: World) -> None:
+    """F-42: those that were made are told with their secrets, and the rest can be sent again."""
+    rows = [{"client_id": f"gw{n}", "username": f"user-{n // 2}", "activation_key": "yes"} for n in range(9)]
+    rows[5]["client_id"] = "not/allowed"
+
+    async def fail_later(unit: Unit) -> None:
+        if any(row.client_id == "gw4" for row in unit.audit):
+            raise Unavailable("no space left")
+
+    world.store.before_commit = fail_later
+    results = await make_all(world, rows)
+    assert [result.line for result in results] == [2, 3, 4]
+    assert all(result.made for result in results)
