@@ -31,6 +31,7 @@ from provisioner.services.clockwatch import watch_clock
 from provisioner.services.confirmation import Confirmation
 from provisioner.services.devices import Devices
 from provisioner.services.effects import Effects
+from provisioner.services.epochwatch import watch_epoch
 from provisioner.services.journal import AuditTrail
 from provisioner.services.observing import EventLog, Observers, observed
 from provisioner.services.platform import Platform
@@ -38,7 +39,7 @@ from provisioner.services.proving import Proving
 from provisioner.services.provisioning import Provisioning
 from provisioner.services.requests import Requests
 from provisioner.services.stand_ins import StandIns
-from provisioner.stores import open_store
+from provisioner.store_places import open_usable
 from provisioner.vault.keyring import KeyRing
 from provisioner.vault.passwords import Passwords
 from provisioner.watching import metrics_of, watch_door
@@ -88,6 +89,7 @@ class Service:
             ("effects", self.effects.run()),
             ("confirmation", self.confirmation.run()),
             ("clock", watch_clock(self.platform)),
+            ("epoch", watch_epoch(self.platform)),
         ):
             self._tasks.append(asyncio.create_task(work, name=name))
         await self.gate.start()
@@ -149,7 +151,7 @@ async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBro
     metrics = metrics_of(settings, dialects)
     observer = Observers(EventLog(), metrics or NOBODY)
     # Last, for it takes the lock on the files: what fails before leaves nothing open.
-    store = await open_store(settings.store, base)
+    store, epoch = await open_usable(settings.store, base)
     platform = Platform(
         store=observed(store, observer),
         ring=ring,
@@ -163,6 +165,7 @@ async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBro
         now=utc_now,
         link_logins=link.logins(store) if link else None,
         observer=observer,
+        epoch=epoch.number,
     )
     service = _assemble(settings, base, platform, link)
     entries = {"gate": service.gate, "admin": service.admin_gate}

@@ -48,6 +48,7 @@ FLOORS = {
     "provisioner.links": 5,
     "provisioner.store_settings": 5,
     "provisioner.stores": 5,
+    "provisioner.store_places": 5,
     "provisioner.watching": 5,
     "provisioner.workers": 5,
     "provisioner.app": 5,

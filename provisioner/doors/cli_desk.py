@@ -36,6 +36,11 @@ class Desk:
         return settings(self._config)
 
     @property
+    def base(self) -> Path:
+        """What paths in the settings are relative to."""
+        return self._config.resolve().parent
+
+    @property
     def connection(self) -> "ControlClient":
         if self._connection is None:
             self._connection = self._stack.enter_context(connect(self._config))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 INCONSISTENT = 1
 SELFTEST_S_MAX = 110.0  # ten seconds for each of the targets of a large installation
+FSCK_S_MAX = 600.0
 PORT = click.IntRange(0, 65_535)
 STORES = ("tinydb", "sqlite")  # as in installation.STORES, which costs more to import
 LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -107,7 +108,7 @@ def selftest(desk: Desk) -> None:
 @at_service
 def fsck(desk: Desk) -> None:
     """List what is inconsistent between records and at account brokers; exit status 1 when there is anything."""
-    findings = desk.ask("fsck")["findings"]
+    findings = desk.ask("fsck", patience_s=FSCK_S_MAX)["findings"]
     desk.print.many(findings, ("kind", "subject", "detail"), id="subject")
     if findings:
         raise cli_frame.Failed([f"error: {len(findings)} findings"], INCONSISTENT)

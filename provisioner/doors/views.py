@@ -5,6 +5,7 @@ Instants are RFC 3339 texts in UTC. ``made`` and ``row`` alone carry clear secre
 
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from provisioner.doors.error_kinds import kind_of
@@ -17,6 +18,7 @@ from provisioner.model.errors import FleetgateError, InvalidInput
 from provisioner.model.ports import AccountBroker
 from provisioner.model.request import Grant, ProvisionRequest
 from provisioner.model.user import AccountUser, ProvisionUser
+from provisioner.services.copying import Summaries
 from provisioner.services.request_making import Made, RowResult
 from provisioner.services.requests import Preview
 
@@ -80,6 +82,11 @@ def made(result: Made, now: datetime, epoch: int, *, dry_run: bool) -> View:
     if not dry_run:
         view["secrets"] = _secrets(result)
     return view
+
+
+def backup(target: Path, summaries: Summaries) -> View:
+    """records: how many of each kind."""
+    return {"target": str(target), "records": {kind: summary.count for kind, summary in summaries.items()}}
 
 
 def device(noun: Device) -> View:

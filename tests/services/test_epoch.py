@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 
 from provisioner.model.account import Account
-from provisioner.model.errors import IllegalMove
+from provisioner.model.epoch import Epoch
+from provisioner.model.errors import Conflict, IllegalMove
 from provisioner.model.messages import Status
+from provisioner.model.ports import Put, Unit
 from provisioner.model.request import Approval, RequestState
 from provisioner.services import copying
 from provisioner.services.copying import Place
+from provisioner.services.epochwatch import watch_epoch
 from provisioner.services.request_making import Made
 from provisioner.store.backup_file import Backup
 from provisioner.store.tinydb_store import TinyDbStore
-from tests.services.world import ADA, NOON, World, closed, opened
+from tests.services.world import ADA, NOON, World, closed, in_world, opened
 
 Before = Callable[[World], Coroutine[Any, Any, Made]]
 
@@ -159,3 +162,24 @@ def test_f_40_closed_and_new_requests_need_nobody(tmp_path: Path) -> None:
             await world.confirmed(fresh)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("epoch", "told"),
+    [
+        (Epoch(moved_to="elsewhere"), "moved to elsewhere"),
+        (Epoch(filling="a"), "copy of a"),
+        (Epoch(number=2), "epoch 2"),
+    ],
+)
+@in_world
+async def test_f_40_a_service_notices_what_is_done_to_its_store(world: World, epoch: Epoch, told: str) -> None:
+    """F-40, D12: a gate on a shared store that is moved or restored ends, and until then commits nothing more."""
+    made = await world.request()
+    watching = asyncio.create_task(watch_epoch(world.platform, period_s=0.01))
+    await asyncio.sleep(0.03)
+    assert not watching.done()
+    await world.store.commit(Unit([Put(epoch)]))
+    with pytest.raises(Conflict, match=told):
+        await asyncio.wait_for(watching, 10)
+    assert await world.status(made) is Status.BUSY
