@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from typing import TYPE_CHECKING
 
 from broker.access import Admission, Application, Close, Incident
@@ -111,7 +112,7 @@ class Hall:
             self._tell(one)
         deadline = self._incidents.deadline()
         if deadline is not None and self._incident_timer is None:
-            self._incident_timer = self.loop.call_later(max(0.0, deadline - now), self._tell_sums)
+            self._incident_timer = self._later(max(0.0, deadline - now))
 
     def flush_incidents(self) -> None:
         """Tell the sums now: nobody will ask later."""
@@ -128,7 +129,11 @@ class Hall:
             self._tell(one)
         deadline = self._incidents.deadline()
         if deadline is not None:
-            self._incident_timer = self.loop.call_later(max(0.001, deadline - now), self._tell_sums)
+            self._incident_timer = self._later(max(0.001, deadline - now))
+
+    def _later(self, delay_s: float) -> asyncio.TimerHandle:
+        """In a context of nobody's: a sum is not about the connection that it was begun with."""
+        return self.loop.call_later(delay_s, self._tell_sums, context=Context())
 
     def _tell(self, incident: Incident) -> None:
         try:

@@ -224,9 +224,12 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
-async def serve(settings: Settings, base: Path, *, ready: Any = None, parent: int | None = None) -> None:
+async def serve(
+    settings: Settings, base: Path, *, ready: Any = None, alive: Any = None, parent: int | None = None
+) -> None:
     """Run until SIGTERM or SIGINT. SIGHUP takes renewed TLS files. ready: called once the doors are open.
 
+    alive: called every second after that, as long as nothing failed.
     parent: a descriptor that can be read from when the parent is gone; then it ends as well."""
     service = await build(settings, base)
     stop = asyncio.Event()
@@ -245,5 +248,7 @@ async def serve(settings: Settings, base: Path, *, ready: Any = None, parent: in
                 await asyncio.wait_for(stop.wait(), 1.0)
             if (error := service.failed()) is not None:
                 raise error
+            if alive is not None:
+                alive()
     finally:
         await service.stop()

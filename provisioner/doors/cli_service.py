@@ -19,7 +19,6 @@ SELFTEST_S_MAX = 110.0  # ten seconds for each of the targets of a large install
 FSCK_S_MAX = 600.0
 PORT = click.IntRange(0, 65_535)
 STORES = ("tinydb", "sqlite")  # as in installation.STORES, which costs more to import
-LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 @click.command(
@@ -54,21 +53,22 @@ def serve(config: Path, worker: int | None) -> None:
 
     SIGHUP takes renewed certificates. With gate.workers this is the parent of that many processes."""
     import asyncio
-    import logging
     import resource
 
     import uvloop
 
+    from provisioner.doors import logs
+
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the keys (F-39)
     settings = cli_desk.settings(config)
-    logging.basicConfig(level=settings.log_level, format=LOG_LINE, stream=sys.stderr)
+    logs.configure(settings.log_level, settings.log_format, sys.stderr)
     if worker is None and settings.gate.workers > 1:
         _keep_workers(config, settings.gate.workers, settings.gate.drain_s)
     from provisioner import app
 
     parent = None if worker is None else sys.stdin.fileno()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(app.serve(settings, config.resolve().parent, ready=_ready, parent=parent))
+        runner.run(app.serve(settings, config.resolve().parent, ready=_ready, alive=_alive, parent=parent))
 
 
 def _keep_workers(config: Path, count: int, drain_s: float) -> NoReturn:
@@ -116,4 +116,19 @@ def fsck(desk: Desk) -> None:
 
 
 def _ready(service: "Service") -> None:
-    cli_desk.note("ready")
+    """To whoever waits for it, in the form of the log."""
+    import logging
+
+    from provisioner.doors import systemd
+
+    systemd.notify(systemd.READY)
+    if service.settings.log_format == "text":
+        cli_desk.note("ready")
+    else:
+        logging.getLogger(__name__).info("ready")
+
+
+def _alive() -> None:
+    from provisioner.doors import systemd
+
+    systemd.notify(systemd.ALIVE)

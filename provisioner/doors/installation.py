@@ -193,8 +193,8 @@ policy:
 # warn: tell when one succeeds. refuse: then let no device in at that broker. off: only `fleetgate selftest` tries.
 selftest_at_start: warn
 
-# http://127.0.0.1:$metrics_port/metrics for Prometheus, /healthz and /readyz for whoever restarts or balances. They tell
-# no secret, and anybody who reaches them may read them. port: off opens nothing.
+# /metrics for Prometheus, /healthz and /readyz for whoever restarts and balances, at http://127.0.0.1:$metrics_port.
+# They tell no secret, and whoever reaches them may read them. port: off opens nothing.
 metrics: {host: 127.0.0.1, port: $metrics_port}
 
 # text: a line a person reads. json: one object a line.

@@ -1,18 +1,23 @@
 """Metrics for Prometheus. No label ever comes from a device: all of them are words of this program or its settings."""
 
-from collections.abc import Iterable, Mapping
+import functools
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import accumulate
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.metrics_core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from provisioner.model.audit import AuditEvent
 from provisioner.model.messages import Status
@@ -42,6 +47,35 @@ LOCKOUTS = {"connect.locked_out": "login", "provision.key_locked": "activation_k
 AWAITED = ("alert.client_id_contended", "alert.isolation", "alert.two_addresses", "audit.dropped", "clock.jumped")
 
 
+VERBS = ("get", "find", "commit")
+
+
+class Durations(Collector):
+    """A histogram by one label, for what happens a dozen times a device: five times as quick as the library's own."""
+
+    def __init__(self, name: str, text: str, label: str) -> None:
+        self._name, self._text, self._label = name, text, label
+        self._bounds: dict[str, Sequence[float]] = {}
+        self._counts: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
+
+    def begin(self, value: str, bounds_s: Sequence[float]) -> None:
+        """Count under that value of the label. bounds_s: upper ends of the buckets but for the last one."""
+        self._bounds[value], self._counts[value], self._sums[value] = bounds_s, [0] * (len(bounds_s) + 1), 0.0
+
+    def observe(self, value: str, took_s: float) -> None:
+        self._counts[value][bisect_left(self._bounds[value], took_s)] += 1
+        self._sums[value] += took_s
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        family = HistogramMetricFamily(self._name, self._text, labels=(self._label,))
+        for value, bounds in self._bounds.items():
+            below = list(accumulate(self._counts[value]))
+            ends = (*map(floatToGoString, bounds), "+Inf")
+            family.add_metric((value,), list(zip(ends, below, strict=True)), self._sums[value])
+        yield family
+
+
 class Metrics:
     """An ``Observer`` that counts, and gauges that are set before each scrape."""
 
@@ -56,10 +90,10 @@ class Metrics:
             ("dialect", "status"),
             registry=own,
         )
-        self._answer = Histogram(
-            "fleetgate_answer_seconds", "From a provision message to its answer.", ("dialect",), registry=own,
-            buckets=ANSWER_S,
-        )  # fmt: skip
+        self._answer = Durations("fleetgate_answer_seconds", "From a provision message to its answer.", "dialect")
+        self._store = Durations("fleetgate_store_seconds", "How long the store took.", "verb")
+        for durations in (self._answer, self._store):
+            own.register(durations)
         self._events = Counter(
             "fleetgate_events", "What is audited, each time that it happens.", ("action", "outcome"), registry=own
         )
@@ -70,34 +104,33 @@ class Metrics:
             "fleetgate_connects_turned_away", "Logins that were not tried for want of room.", ("reason",), registry=own
         )
         self._lockouts = Counter("fleetgate_lockouts", "Guessers that were locked out.", ("kind",), registry=own)
-        self._store = Histogram(
-            "fleetgate_store_seconds", "How long the store took.", ("verb",), registry=own, buckets=STORE_S
-        )
         self._store_failures = Counter(
             "fleetgate_store_failures", "Verbs of the store that failed.", ("verb",), registry=own
         )
-        self._verbs = {verb: self._store.labels(verb) for verb in ("get", "find", "commit")}
+        # To find the counter of some labels takes three times as long as to count.
+        self._message, self._event = functools.cache(self._messages.labels), functools.cache(self._events.labels)
         self.gauges = Gauges(own)
         self._begin_at_zero(dialects)
 
     def _begin_at_zero(self, dialects: Iterable[str]) -> None:
         for dialect in dialects:
-            self._answer.labels(dialect)
+            self._answer.begin(dialect, ANSWER_S)
             for status in Status:
                 self._messages.labels(dialect, status.value)
         for action in AWAITED:
             self._events.labels(action, "failed")
         for kind in LOCKOUTS.values():
             self._lockouts.labels(kind)
-        for verb in self._verbs:
+        for verb in VERBS:
+            self._store.begin(verb, STORE_S)
             self._store_failures.labels(verb)
 
     def answered(self, dialect: str, status: Status, took_s: float) -> None:
-        self._messages.labels(dialect, status.value).inc()
-        self._answer.labels(dialect).observe(took_s)
+        self._message(dialect, status.value).inc()
+        self._answer.observe(dialect, took_s)
 
     def happened(self, event: AuditEvent) -> None:
-        self._events.labels(event.action, event.outcome).inc(event.count)
+        self._event(event.action, event.outcome).inc(event.count)
         if event.action == "connect.refused":
             reason = event.reason or "none"
             if reason in OVERLOAD:
@@ -111,7 +144,7 @@ class Metrics:
         """A row is no event: it may stand for many that were counted already."""
 
     def stored(self, verb: str, took_s: float, *, failed: bool) -> None:
-        self._verbs[verb].observe(took_s)
+        self._store.observe(verb, took_s)
         if failed:
             self._store_failures.labels(verb).inc()
 

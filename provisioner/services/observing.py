@@ -11,7 +11,7 @@ from provisioner.model.messages import Status
 from provisioner.model.observer import Nobody, Observer
 from provisioner.model.ports import Noun, Store, Unit
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("provisioner.events")
 N = TypeVar("N", bound=Noun)
 
 REQUEST_ID = "req-"

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
@@ -95,7 +96,8 @@ class GroupCommit:
 
     def _wake(self) -> None:
         if self._task is None:
-            self._task = asyncio.create_task(self._write_groups())
+            # A group is nobody's own: what is logged of it is not about the one who came first.
+            self._task = asyncio.create_task(self._write_groups(), context=Context())
 
     async def _write_groups(self) -> None:
         try:
