@@ -57,8 +57,8 @@ R = TypeVar("R", bound=Rights)
 Admit = Callable[[str, bytes, str, str | None], Awaitable[R | None]]
 """(username, password, client id, address of the peer or None) -> its rights, or None to refuse."""
 
-Seen = Callable[[R, str | None, bool], None]
-"""(rights, address, connected): after CONNACK, and when the session's last connection has ended."""
+Seen = Callable[[R, str | None, bool, bool], None]
+"""(rights, address, connected, lost without a word): after CONNACK, and when the session's last connection ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +99,7 @@ class Connection(Generic[R]):
         self.rights = rights
         self.address = _address(self._writer)
         self.announced = False  # somebody was told that this session is connected
+        self.lost = True  # when it ends, unless it said so or was kicked
         self.ended = asyncio.Event()
 
     @property
@@ -162,6 +163,7 @@ class Connection(Generic[R]):
             self.cut("packet is not for a server, or a second CONNECT")  # [MQTT-3.1.0-2]
             return None
         self._left = isinstance(packet, Disconnect)
+        self.lost = not self._left
         if isinstance(packet, Publish) and packet.retain and not self.rights.may_publish(packet.topic):
             return replace(packet, retain=False)
         return packet
@@ -224,6 +226,7 @@ class Guard(Generic[R]):
         connection = self._live.get(home)
         if connection is None or not connection.open:
             return False
+        connection.lost = False
         connection.cut("kicked")
         return True
 
@@ -310,7 +313,7 @@ class Guard(Generic[R]):
 
     def _report(self, connection: Connection[R], *, connected: bool) -> None:
         try:
-            self._seen(connection.rights, connection.address, connected)
+            self._seen(connection.rights, connection.address, connected, not connected and connection.lost)
         except Exception:
             _log.exception("a sighting of %s was not taken", connection.rights.home)
 

@@ -25,6 +25,7 @@ from provisioner.model.topics import DeviceTopics
 
 # The same client connected again: its former connection ended, and it is there all the same.
 _TAKEN_OVER = ("takenover", "takeovered", "discarded")
+_ORDERLY = ("normal", "kicked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,14 @@ def _rules(own: DeviceTopics) -> list[dict[str, str]]:
 
 
 def _event(body: Mapping[str, Any], username: str, client_id: str) -> Question | None:
+    peer = text(body, "peername")
     match text(body, "event"):
         case "client.connected":
-            host, _, _ = (text(body, "peername") or "").rpartition(":")
-            return Arrival(username, client_id, host or None)
+            host, _, _ = (peer or "").rpartition(":")
+            return Arrival(username, client_id, host or None, peer)
         case "client.disconnected":
-            gone = text(body, "reason") not in _TAKEN_OVER
-            return Departure(username, client_id) if gone else Settled(True)
+            reason = text(body, "reason")
+            if reason in _TAKEN_OVER:
+                return Settled(True)
+            return Departure(username, client_id, peer, lost=reason not in _ORDERLY)
     return None

@@ -61,19 +61,22 @@ class Topics:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """It is in: the broker's last question, or its report."""
+    """It is in: the broker's last question, or its report. connection: see ``Sighting``."""
 
     username: str
     client_id: str
     address: str | None = None
+    connection: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """It left, and nobody took its place."""
+    """It left, and nobody took its place. lost: neither it nor the broker's administrator said so."""
 
     username: str
     client_id: str
+    connection: str | None = None
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class DeviceLogin:
 
 
 AdmitLogin = Callable[[str, bytes, str, str | None], Awaitable[DeviceLogin | None]]
-LoginSeen = Callable[[DeviceLogin, str | None, bool], None]
+LoginSeen = Callable[[DeviceLogin, str | None, bool, bool], None]
 
 
 class Server(Protocol):
@@ -98,7 +98,7 @@ class EmbeddedAccountBroker:
             if user is None or user.account != topics.account or self._book.why_not(user, topics.client_id):
                 self._server.kick(login.home)
 
-    def _seen(self, login: DeviceLogin, address: str | None, connected: bool) -> None:
+    def _seen(self, login: DeviceLogin, address: str | None, connected: bool, lost: bool) -> None:
         self._sighted(
             Sighting(
                 account=login.topics.account,
@@ -106,6 +106,7 @@ class EmbeddedAccountBroker:
                 client_id=login.topics.client_id,
                 address=address,
                 connected=connected,
+                lost=lost,
             )
         )
 

@@ -147,10 +147,10 @@ class HttpCallbackBroker:
                 own = self._own(user, client_id)
                 may = own.may_subscribe if act is Act.SUBSCRIBE else own.may_publish
                 return Verdict(tuple(may(topic) for topic in topics), own)
-            case Arrival(username, client_id, address):
+            case Arrival(username, client_id, address, connection):
                 user = self._lawful(username, client_id)
                 if user is not None:
-                    self._arrived(user, client_id, address)
+                    self._arrived(user, client_id, address, connection)
                 elif self._book.get(username) is not None:
                     await self._cut_late(username, client_id)
                 return Verdict((user is not None,))
@@ -179,23 +179,31 @@ class HttpCallbackBroker:
         user = self._book.get(username)
         return user if user is not None and self._book.why_not(user, client_id) is None else None
 
-    def _arrived(self, user: BrokerUser, client_id: str, address: str | None) -> None:
-        self._seats.take(user.account, client_id, user.username)
-        self._sighted(Sighting(account=user.account, username=user.username, client_id=client_id, address=address))
+    def _arrived(self, user: BrokerUser, client_id: str, address: str | None, connection: str | None = None) -> None:
+        self._seats.take(user.account, client_id, user.username, connection)
+        arrived = Sighting(
+            account=user.account, username=user.username, client_id=client_id, address=address, connection=connection
+        )
+        self._sighted(arrived)
 
     def _left(self, gone: Departure) -> None:
         user = self._book.get(gone.username)
-        if user is not None and self._seats.at(user.account, gone.client_id) == gone.username:
-            self._seats.leave(user.account, gone.client_id)
-            self._sighted(
-                Sighting(
-                    account=user.account,
-                    username=gone.username,
-                    client_id=gone.client_id,
-                    address=None,
-                    connected=False,
-                )
-            )
+        if user is None or not self._seats.is_taken_by(user.account, gone.client_id, gone.username, gone.connection):
+            return
+        self._sighted(self._leave(user.account, gone.username, gone.client_id, lost=gone.lost))
+
+    def _leave(self, account: str, username: str, client_id: str, *, lost: bool = False) -> Sighting:
+        connection = self._seats.connection(account, client_id)
+        self._seats.leave(account, client_id)
+        return Sighting(
+            account=account,
+            username=username,
+            client_id=client_id,
+            address=None,
+            connected=False,
+            lost=lost,
+            connection=connection,
+        )
 
     async def _cut_unlawful(self, user: BrokerUser) -> None:
         """Whom the change of this user put out of place: itself elsewhere, somebody else under its client id."""
@@ -213,8 +221,7 @@ class HttpCallbackBroker:
                 await self._management.cut(username, client_id)
 
     async def _cut(self, account: str, username: str) -> None:
-        for client_id in self._seats.of(username):
-            self._seats.leave(account, client_id)
+        gone = [self._leave(account, username, client_id) for client_id in self._seats.of(username)]
         if self._management is not None:
             await self._management.cut(username, None)
 

@@ -19,9 +19,8 @@ _IDENTITY = re.compile(
     _TIME + r"New client connected from (?P<address>[0-9A-Fa-f.:]+):[0-9]+ as (?P<client_id>.+)"
     r" \(p[0-9]+, c[01], k[0-9]+, u'(?P=client_id)'\)\."
 )
-_ENDINGS = (
-    "disconnected.",
-    "been disconnected by administrative action.",
+_ORDERLY = ("disconnected.", "been disconnected by administrative action.")
+_LOST = (
     "closed its connection.",
     "has exceeded timeout, disconnecting.",
     "disconnected: Protocol error.",
@@ -30,7 +29,10 @@ _ENDINGS = (
     "disconnected due to oversize packet.",
 )
 # "disconnected, not authorised." is left out: that is also said of a stranger who merely claims a client id.
-_DEPARTURE = re.compile(_TIME + rf"Client (?P<client_id>.+) (?:{'|'.join(map(re.escape, _ENDINGS))})")
+_DEPARTURE = re.compile(
+    _TIME + rf"Client (?P<client_id>.+) (?:{'|'.join(map(re.escape, _ORDERLY))}|"
+    rf"(?P<lost>{'|'.join(map(re.escape, _LOST))}))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,12 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A connection ended that no newer one of the same client id took over; of that mosquitto says nothing."""
+    """A connection ended that no newer one of the same client id took over; of that mosquitto says nothing.
+
+    lost: without a DISCONNECT, and not because it was cut."""
 
     client_id: str
+    lost: bool = False
 
 
 def read_identity_notice(payload: bytes) -> Arrived | Left | None:
@@ -67,5 +72,5 @@ def read_notice(payload: bytes) -> Arrived | Left | None:
     if (found := _ARRIVAL.fullmatch(line)) is not None:
         return Arrived(found["address"], found["client_id"], found["username"])
     if (found := _DEPARTURE.fullmatch(line)) is not None:
-        return Left(found["client_id"])
+        return Left(found["client_id"], lost=found["lost"] is not None)
     return None

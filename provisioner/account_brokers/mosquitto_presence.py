@@ -33,7 +33,7 @@ class Presence:
         elif isinstance(notice, Left):
             self.departures[notice.client_id] += 1
             if (former := self._there.pop(notice.client_id, None)) is not None:
-                self.tell(replace(former, connected=False))
+                self.tell(replace(former, connected=False, lost=notice.lost))
 
     def is_there(self, client_id: str) -> bool:
         """Whether a connection of that client id, as mosquitto knows it, is there."""
@@ -43,7 +43,7 @@ class Presence:
         """mosquitto was started anew, and every connection ended with the former one."""
         gone, self._there = self._there, {}
         for sighting in gone.values():
-            self.tell(replace(sighting, connected=False))
+            self.tell(replace(sighting, connected=False, lost=True))
 
 
 class Awaited:

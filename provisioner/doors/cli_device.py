@@ -9,7 +9,7 @@ from provisioner.doors.cli_account import LIMIT
 from provisioner.doors.cli_desk import Desk, at_service, note
 from provisioner.doors.cli_frame import Noun
 
-COLUMNS = ("id", "account", "client_id", "state", "user", "last_seen_at", "address")
+COLUMNS = ("id", "account", "client_id", "state", "status", "user", "last_seen_at", "address")
 ACCOUNT = click.option("--account", help="Tells apart devices of one client id.")
 
 

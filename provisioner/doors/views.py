@@ -102,6 +102,8 @@ def device(noun: Device) -> View:
         "reserved_user": connection.reserved_user,
         "last_seen_at": _instant(connection.last_seen_at),
         "address": connection.address,
+        "status": connection.status.value,
+        "status_at": _instant(connection.status_at),
         "metadata": dict(noun.metadata),
         "certificate_serial": noun.certificate_serial,
         "certificate_ends_at": _instant(noun.certificate_ends_at),

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from provisioner.model.account import Coupling
 from provisioner.model.errors import IllegalMove
+from provisioner.model.presence import ConnectionStatus
 
 
 class DeviceState(StrEnum):
@@ -55,13 +56,19 @@ def move(state: DeviceState, what: DeviceMove) -> DeviceState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceConnection:
-    """The device's connection as the account sees it (EC-25, EC-26). ``user`` is the account username."""
+    """The device's connection as the account sees it (EC-25, EC-26). ``user`` is the account username.
+
+    status, status_at: whether it is there, and since when that is so. newest: which connection arrived last
+    (``Sighting.which``)."""
 
     user: str
     coupling: Coupling = Coupling.INHERITED
     reserved_user: str | None = None
     last_seen_at: datetime | None = None
     address: str | None = None
+    status: ConnectionStatus = ConnectionStatus.UNKNOWN
+    status_at: datetime | None = None
+    newest: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

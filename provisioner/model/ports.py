@@ -186,13 +186,23 @@ class BrokerUser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
-    """A device connected (``connected``) to its account broker or left it, as that broker saw it."""
+    """A device connected (``connected``) to its account broker or left it, as that broker saw it.
+
+    lost: it left without a DISCONNECT, so that its Will was due. connection: tells it from others of the client id,
+    where that broker speaks of all of them; None where it is silent about those that were taken over from."""
 
     account: str
     username: str
     client_id: str
     address: str | None
     connected: bool = True
+    lost: bool = False
+    connection: str | None = None
+
+    @property
+    def which(self) -> str:
+        """The connection that it is about; a device may be known by two users while it changes its credentials."""
+        return self.username if self.connection is None else f"{self.username} {self.connection}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

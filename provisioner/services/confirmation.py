@@ -1,8 +1,8 @@
 """Confirmation: a device that was seen on its account broker is done, and what was sealed for it is erased (D7)."""
 
 import asyncio
-import contextlib
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,16 +14,18 @@ from provisioner.model.ports import Delete, Put, Sighting, Unit
 from provisioner.model.request import ProvisionRequest, RequestMove, RequestState
 from provisioner.model.request import move as request_move
 from provisioner.model.user import AccountUser, account_user_id
+from provisioner.services.attendance import Attendance
 from provisioner.services.crashpoints import reach
 from provisioner.services.effects import Effects
 from provisioner.services.platform import Platform
 from provisioner.services.subject import about
+from provisioner.services.turns import Turns
 
 log = logging.getLogger(__name__)
 
 SEEN_RESOLUTION = timedelta(seconds=60)  # a device that reconnects more often does not write more often
-WAITING_MAX = 100_000
-_AT_ONCE_MAX = 64
+AGAIN_S = 1.0
+SHUT_OUT = (DeviceState.DISABLED, DeviceState.REVOKED)
 
 
 class Confirmation:
@@ -31,67 +33,94 @@ class Confirmation:
 
     def __init__(self, platform: Platform, effects: Effects) -> None:
         self._platform, self._effects = platform, effects
-        self._sightings: asyncio.Queue[Sighting] = asyncio.Queue(WAITING_MAX)
-        self._free = asyncio.Semaphore(_AT_ONCE_MAX)
+        self._turns = Turns(self._note_in_time)
 
     def seen(self, sighting: Sighting) -> None:
-        """Never blocks. A sighting that finds the queue full is dropped: the device's next one will do."""
-        if sighting.connected:
-            with contextlib.suppress(asyncio.QueueFull):
-                self._sightings.put_nowait(sighting)
+        """Never blocks."""
+        self._turns.take(sighting)
 
     async def run(self) -> None:
-        """Handle sightings, several at once so that they share a commit; until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        """Note sightings, several devices' at once so that they share a commit; until cancelled."""
+        await self._turns.run()
+
+    async def _note_in_time(self, sightings: Sequence[Sighting]) -> bool:
+        last = sightings[-1]
+        with about(client_id=last.client_id, account=last.account, address=last.address):
             while True:
-                await self._free.acquire()
                 try:
-                    sighting = await self._sightings.get()
-                except asyncio.CancelledError:
-                    self._free.release()
-                    raise
-                group.create_task(self._handle(sighting))
+                    return await self.note(sightings)
+                except Conflict:
+                    continue
+                except Unavailable as error:
+                    log.warning("a sighting waits: %s", error)
+                    await asyncio.sleep(AGAIN_S)
 
-    async def _handle(self, sighting: Sighting) -> None:
-        try:
-            with about(client_id=sighting.client_id, account=sighting.account, address=sighting.address):
-                await self._settle(sighting)
-        finally:
-            self._free.release()
-
-    async def _settle(self, sighting: Sighting) -> None:
-        while True:
-            try:
-                return await self.confirm(sighting)
-            except Conflict:
+    async def note(self, sightings: Sequence[Sighting]) -> bool:
+        """Note what happened to one client id of an account, in order; whether anything was written. Raises Conflict
+        when a record moved on meanwhile, Unavailable."""
+        device = await self._device(sightings[0])
+        if device is None:
+            return False
+        request = await self._platform.store.get(ProvisionRequest, device.request)
+        first: Sighting | None = None
+        attendance = Attendance(device.connection, self._platform.now())
+        for sighting in sightings:
+            if not sighting.connected:
+                attendance.see(sighting)
                 continue
-            except Unavailable as error:
-                log.warning("a sighting waits: %s", error)
-                await asyncio.sleep(1.0)
+            user = await self._platform.store.get(AccountUser, account_user_id(sighting.account, sighting.username))
+            if user is None or user.device_id != device.id:
+                continue
+            is_first = first is None and self._is_first(request, sighting)
+            if is_first or device.state not in SHUT_OUT:
+                attendance.see(sighting, tells_leaving=self._tells_leaving(user))
+            first = sighting if is_first else first
+        return await self._write(device, request, first, attendance)
 
-    async def confirm(self, sighting: Sighting) -> None:
-        """Note one sighting. Raises Conflict when a record moved on meanwhile, Unavailable."""
-        store = self._platform.store
-        user = await store.get(AccountUser, account_user_id(sighting.account, sighting.username))
-        device = await store.get(Device, user.device_id) if user else None
-        if user is None or device is None or device.client_id != sighting.client_id:
-            return
-        request = await store.get(ProvisionRequest, device.request)
-        if self._is_first(request, sighting):
+    async def _write(
+        self, device: Device, request: ProvisionRequest | None, first: Sighting | None, attendance: Attendance
+    ) -> bool:
+        for former, sighting in attendance.taken_over:
+            self._note_take_over(device, former, sighting)
+        seen = _seen(device, attendance)
+        if first is not None:
             assert request is not None
-            await self._confirm(request, device, sighting)
-        elif device.state is not DeviceState.DISABLED and self._is_news(device):
-            await store.commit(Unit(changes=[Put(self._touched(device, sighting))]))
+            await self._confirm(request, seen, first)
+        elif attendance.is_news(SEEN_RESOLUTION):
+            await self._platform.store.commit(Unit(changes=[Put(seen)]))
+        else:
+            return False
+        return True
+
+    async def _device(self, sighting: Sighting) -> Device | None:
+        found = await self._platform.store.find(Device, "any_client_id", sighting.client_id)
+        return next((device for device in found if device.account == sighting.account), None)
+
+    def _tells_leaving(self, user: AccountUser) -> bool:
+        broker = self._platform.brokers.get(user.broker)
+        return broker is not None and broker.capabilities().reports_leaving
+
+    def _note_take_over(self, device: Device, former: str | None, sighting: Sighting) -> None:
+        """The newest connection wins; that it came from somewhere else may be an attack, or a device that moved."""
+        self._platform.audit.note(
+            AuditEvent(
+                at=self._platform.now(),
+                actor="device",
+                action="device.taken_over",
+                account=device.account,
+                client_id=device.client_id,
+                username=sighting.username,
+                subject=device.id,
+                address=sighting.address,
+                details={"former_address": former},
+            )
+        )
 
     def _is_first(self, request: ProvisionRequest | None, sighting: Sighting) -> bool:
         """Only the granted credentials confirm; those of a former grant are merely a sighting."""
         if request is None or request.state is not RequestState.GRANTED or request.grant is None:
             return False
         return request.grant.username == sighting.username
-
-    def _is_news(self, device: Device) -> bool:
-        last = device.connection.last_seen_at
-        return last is None or abs(self._platform.now() - last) >= SEEN_RESOLUTION  # a clock may be set back (F-32)
 
     async def _confirm(self, request: ProvisionRequest, device: Device, sighting: Sighting) -> None:
         now = self._platform.now()
@@ -114,7 +143,7 @@ class Confirmation:
             address=sighting.address,
             details={"device": device.id, "late": took_s > self._platform.policy.confirm_within_s},
         )
-        changes: list[Put | Delete] = [Put(confirmed), Put(self._touched(device, sighting))]
+        changes: list[Put | Delete] = [Put(confirmed), Put(device)]
         former = await self._former_users(device, sighting.username)
         for user in former:
             changes += [Delete(user), await self._effects.plan(EffectVerb.REMOVE, user)]
@@ -128,7 +157,9 @@ class Confirmation:
         users = await self._platform.store.find(AccountUser, "device", device.id)
         return [user for user in users if user.username != username]
 
-    def _touched(self, device: Device, sighting: Sighting) -> Device:
-        seen = replace(device.connection, last_seen_at=self._platform.now(), address=sighting.address)
-        state = device.state if device.state is DeviceState.DISABLED else move(device.state, DeviceMove.SEE)
-        return replace(device, state=state, connection=seen)
+
+def _seen(device: Device, attendance: Attendance) -> Device:
+    """The device as it was seen; one that arrived has used its credentials."""
+    arrived = attendance.has_arrived and device.state not in SHUT_OUT
+    state = move(device.state, DeviceMove.SEE) if arrived else device.state
+    return replace(device, state=state, connection=attendance.connection)

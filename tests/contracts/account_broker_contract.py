@@ -283,6 +283,23 @@ class AccountBrokerContract:
         device.close()
         if stage.broker.capabilities().reports_leaving:
             assert until(lambda: stage.seen("gw1") == [True, False])
+            assert stage.sightings[-1].which == sighting.which
+            assert stage.sightings[-1].lost is False
+
+    def test_a_device_that_is_lost_is_told_from_one_that_leaves(self, stage: Stage) -> None:
+        """esf 4.7: without a DISCONNECT its Will was due, and the sighting says so; cut by a kick it was not lost."""
+        if not stage.broker.capabilities().reports_leaving:
+            pytest.skip("this broker does not tell who leaves")
+        made = stage.put(user(1))
+        stage.of(made).admitted().vanish()
+        assert until(lambda: stage.seen("gw1") == [True, False])
+        assert stage.sightings[-1].lost is True
+        if stage.broker.capabilities().kicks:
+            stage.of(made).admitted()
+            assert until(lambda: stage.seen("gw1") == [True, False, True])
+            assert stage.loop.run(stage.broker.kick("acme", "gw1")) is True
+            assert until(lambda: stage.seen("gw1") == [True, False, True, False])
+            assert stage.sightings[-1].lost is False
 
     def test_a_refused_login_is_not_sighted(self, stage: Stage) -> None:
         """A device that was not let in must not confirm its grant."""

@@ -64,7 +64,7 @@ class Scene:
     async def admit(self, username: str, password: bytes, client_id: str, address: str | None) -> DeviceLogin | None:
         return DeviceLogin(username, DeviceTopics("acme", client_id)) if password == b"right" else None
 
-    def seen(self, rights: DeviceLogin, address: str | None, connected: bool) -> None:
+    def seen(self, rights: DeviceLogin, address: str | None, connected: bool, lost: bool) -> None:
         self.reports.append((rights.home, connected))
         self._reported.set()
 

@@ -136,7 +136,7 @@ class Desk:
         sighting = Sighting(
             account=given.account, username=given.username, client_id=given.client_id, address="192.0.2.1"
         )
-        await Confirmation(self.platform, self.effects).confirm(sighting)
+        await Confirmation(self.platform, self.effects).note([sighting])
 
 
 def utc_now() -> datetime:

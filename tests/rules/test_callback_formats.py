@@ -96,6 +96,7 @@ def body(**fields: Any) -> bytes:
     return json.dumps(fields).encode()
 
 
+PEER = "192.0.2.7:55120"
 WHO = {"username": "user-1", "clientid": "gw1"}
 EMQX: tuple[tuple[str, bytes, Question | None], ...] = (
     (
@@ -111,8 +112,14 @@ EMQX: tuple[tuple[str, bytes, Question | None], ...] = (
     ),
     ("authz", body(**WHO, topic="a", action="publish"), Topics("user-1", "gw1", Act.PUBLISH, ("a",))),
     ("authz", body(**WHO, topic="a", action="all"), None),
-    ("event", body(**WHO, event="client.connected", peername="192.0.2.7:55120"), Arrival("user-1", "gw1", "192.0.2.7")),
-    ("event", body(**WHO, event="client.disconnected", reason="tcp_closed"), Departure("user-1", "gw1")),
+    ("event", body(**WHO, event="client.connected", peername=PEER), Arrival("user-1", "gw1", "192.0.2.7", PEER)),
+    ("event", body(**WHO, event="client.disconnected", reason="normal"), Departure("user-1", "gw1")),
+    (
+        "event",
+        body(**WHO, event="client.disconnected", reason="kicked", peername=PEER),
+        Departure("user-1", "gw1", PEER),
+    ),
+    ("event", body(**WHO, event="client.disconnected", reason="tcp_closed"), Departure("user-1", "gw1", lost=True)),
     ("event", body(**WHO, event="client.disconnected", reason="takenover"), Settled(True)),
     ("event", body(**WHO, event="message.publish"), None),
     ("authn", body(username=["user-1"], clientid="gw1"), None),

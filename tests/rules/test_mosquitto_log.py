@@ -47,18 +47,18 @@ def test_addresses_of_both_families(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "ending",
+    ("ending", "lost"),
     [
-        "disconnected.",
-        "closed its connection.",
-        "has exceeded timeout, disconnecting.",
-        "been disconnected by administrative action.",
+        ("disconnected.", False),
+        ("closed its connection.", True),
+        ("has exceeded timeout, disconnecting.", True),
+        ("been disconnected by administrative action.", False),
     ],
 )
 @given(client_id=CLIENT_IDS)
-def test_a_departure_is_read(ending: str, client_id: str) -> None:
-    """Every way to leave, of whatever client id."""
-    assert read_notice(f"1795311180: Client {client_id} {ending}".encode()) == Left(client_id)
+def test_a_departure_is_read(ending: str, lost: bool, client_id: str) -> None:
+    """Every way to leave, of whatever client id; without a DISCONNECT the Will is due."""
+    assert read_notice(f"1795311180: Client {client_id} {ending}".encode()) == Left(client_id, lost)
 
 
 @pytest.mark.parametrize(

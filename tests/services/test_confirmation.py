@@ -12,7 +12,7 @@ from provisioner.model.messages import Status
 from provisioner.model.ports import Put, Sighting, Unit
 from provisioner.model.request import ProvisionRequest, RequestState
 from provisioner.model.user import AccountUser
-from provisioner.services.confirmation import WAITING_MAX
+from provisioner.services.turns import WAITING_MAX
 from tests.services.world import ADA, NOON, World, in_world
 
 SECOND = timedelta(seconds=1)
@@ -221,4 +221,4 @@ async def test_more_sightings_than_can_wait_are_dropped_without_blocking(world: 
     for _ in range(WAITING_MAX + 10):
         world.confirmation.seen(sighting)
     assert world.broker.connect(delivery)  # dropped, and nothing raised
-    assert world.confirmation._sightings.qsize() == WAITING_MAX
+    assert world.confirmation._turns.count == WAITING_MAX

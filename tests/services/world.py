@@ -229,7 +229,7 @@ class World:
             client_id=delivery.client_id,
             address="192.0.2.7",
         )
-        await self.confirmation.confirm(replace(sighting, **changes))
+        await self.confirmation.note([replace(sighting, **changes)])
 
     async def stored(self, made: Made) -> ProvisionRequest:
         return await self.requests.show(made.request.id)
