@@ -228,3 +228,6 @@ class HttpCallbackBroker:
 
 def _nobody(sighting: Sighting) -> None:
     """Nobody listens before the start."""
+        """The end of a connection that was taken over from, perhaps by one on another node, is none (esf 4.7)."""
+            for each in gone:  # its broker's own word finds an empty seat, if it comes at all
+                self._sighted(each)
