@@ -22,7 +22,7 @@ class Desk:
     """``connection`` is opened once and closed with the command."""
 
     def __init__(self, config: Path, printer: Printer) -> None:
-        self._config, self._stack = config, ExitStack()
+        self.config, self._stack = config, ExitStack()
         self._connection: ControlClient | None = None
         self.print = printer
 
@@ -33,17 +33,17 @@ class Desk:
         self._stack.close()
 
     def settings(self) -> "Settings":
-        return settings(self._config)
+        return settings(self.config)
 
     @property
     def base(self) -> Path:
         """What paths in the settings are relative to."""
-        return self._config.resolve().parent
+        return self.config.resolve().parent
 
     @property
     def connection(self) -> "ControlClient":
         if self._connection is None:
-            self._connection = self._stack.enter_context(connect(self._config))
+            self._connection = self._stack.enter_context(connect(self.config))
         return self._connection
 
     def ask(self, verb: str, **params: Any) -> Any:

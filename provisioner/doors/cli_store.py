@@ -22,7 +22,7 @@ STATE_OF_OPEN = "restored"
 
 
 @click.command(
-    cls=Command, examples=("fleetgate backup /var/backups/plant.backup", "fleetgate backup plant.backup -o json")
+    cls=Command, examples=("fleetgate backup plant.backup", "fleetgate backup before-upgrade.backup -o yaml")
 )
 @click.argument("target", type=click.Path(path_type=Path))
 @at_service
@@ -41,12 +41,12 @@ def backup(desk: Desk, target: Path) -> None:
     else:
         written = connection.ask("store.backup", patience_s=BACKUP_S_MAX, target=str(path))
     desk.print.one(written, id="target")
-    cli_desk.note(f"keep these elsewhere, for without them the backup is worth nothing: {_kept(settings, desk.base)}")
+    cli_desk.note(f"keep these elsewhere, for without them the backup is worth nothing: {_kept(settings, desk)}")
 
 
 @click.command(
     cls=Command,
-    examples=("fleetgate restore plant.backup --dry-run", "fleetgate restore /var/backups/plant.backup -o json"),
+    examples=("fleetgate restore plant.backup --dry-run", "fleetgate restore plant.backup -o json"),
 )
 @click.argument("source", metavar="BACKUP", type=click.Path(path_type=Path))
 @cli_frame.dry_run()
@@ -78,7 +78,7 @@ def store() -> None:
 @store.command(
     examples=(
         "fleetgate store migrate tinydb:data sqlite:data/fleetgate.db",
-        "fleetgate store migrate sqlite:data/fleetgate.db 'postgresql://fleetgate@db1/fleetgate?password_file=pg.txt'",
+        "fleetgate store migrate tinydb:data 'postgresql://gate@db1/fleetgate?password_file=db.txt' --dry-run",
     )
 )
 @click.argument("source", metavar="FROM")
@@ -159,8 +159,8 @@ async def _migrated(source: str, target: str, dry_run: bool) -> Mapping[str, Any
     return {**names, "records": {kind: summary.count for kind, summary in summaries.items()}}
 
 
-def _kept(settings: "Settings", base: Path) -> str:
+def _kept(settings: "Settings", desk: Desk) -> str:
     """What a restored installation needs beside the backup; the key ring first."""
-    files = [settings.key_ring, settings.authority.key, settings.authority.certificate, settings.gate.tls.key]
-    files += [settings.gate.tls.certificate, settings.admin.credentials, Path("fleetgate.yaml")]
-    return ", ".join(str(base / file) for file in files)
+    authority, tls = settings.authority, settings.gate.tls
+    files = (settings.key_ring, authority.key, authority.certificate, tls.key, tls.certificate)
+    return ", ".join(str(desk.base / file) for file in (*files, settings.admin.credentials, desk.config.name))

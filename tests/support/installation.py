@@ -33,11 +33,18 @@ class Installation:
     """Ports are chosen once, so that a restarted service is found where it was."""
 
     def __init__(
-        self, folder: Path, *, brokers: Sequence[str] = ("embedded",), store: str = "tinydb", **settings: Any
+        self,
+        folder: Path,
+        *,
+        brokers: Sequence[str] = ("embedded",),
+        store: str | Mapping[str, Any] = "tinydb",
+        **settings: Any,
     ) -> None:
-        """store: a kind that ``init`` knows. settings: laid over the file that it writes, mapping by mapping."""
+        """store: a kind that ``init`` knows, or what stands below ``store:``. settings: laid over the file that it
+        writes, mapping by mapping."""
         self.folder = folder
-        run_cli("init", str(folder), "--store", store)
+        run_cli("init", str(folder), "--store", store if isinstance(store, str) else "tinydb")
+        self.store = store if isinstance(store, Mapping) else None
         plain, secure, websocket, admin, *accounts = free_ports(4 + len(brokers))
         self.plain = Address(plain)
         self.secure = Address(secure, self.ca)
@@ -47,6 +54,11 @@ class Installation:
         self._write(brokers, settings)
         self.process: subprocess.Popen[bytes] | None = None
         self.log = folder / "serve.log"
+
+    def move_to(self, store: Mapping[str, Any]) -> None:
+        """Another store from the next start on."""
+        values = yaml.safe_load(self.config.read_text())
+        self.config.write_text(yaml.safe_dump({**values, "store": dict(store)}))
 
     @property
     def config(self) -> Path:
@@ -229,6 +241,8 @@ class Installation:
         values["log_level"] = "DEBUG"
         values["selftest_at_start"] = "off"
         _lay_over(values, settings)
+        if self.store is not None:
+            values["store"] = dict(self.store)
         self.config.write_text(yaml.safe_dump(values))
 
 
