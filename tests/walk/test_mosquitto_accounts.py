@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from broker.packets import V5, V311
 from tests.contracts.mqtt_device import until
 from tests.support.device import Address, Wire, connect_to_account
 from tests.support.installation import Installation
@@ -77,27 +76,6 @@ def test_ec_31_a_device_ends_on_mosquitto_and_is_confirmed_there(site: Site, fre
     assert user["permissions"] == ["broker:connect"]
 
 
-@pytest.mark.parametrize("version", [V311, V5])
-def test_az_03_nobody_comes_in_without_authentication(site: Site, fresh_id: FreshId, version: Any) -> None:
-    """Anonymous, empty and wrong logins are refused, on the devices' listener and on the one of the service."""
-    answer = site.provision(fresh_id())
-    control = Address(site.mosquitto.settings.control_port)
-    for address in (site.home, control):
-        for username, password in ((None, None), ("", ""), (answer["username"], None), (answer["username"], "Wrong-1")):
-            with Wire(address, version) as wire:
-                code = wire.connect(answer["client_id"], username, password)
-                assert code in (-1, 4, 5, 0x84, 0x85, 0x86, 0x87), (address, username)
-
-
-def test_az_04_revoked_credentials_open_nothing(site: Site, fresh_id: FreshId) -> None:
-    """What was delivered and not used yet is refused by mosquitto once the request is revoked."""
-    requested = site.installation.request(fresh_id())
-    with site.installation.device(requested) as device:
-        answer = device.ask()
-    site.installation.cli("request", "revoke", requested.client_id, "--yes")
-    assert site.is_refused(answer)
-
-
 def test_a_kicked_device_may_come_back(site: Site, fresh_id: FreshId) -> None:
     """`device kick` ends the live connection within two seconds, and no more than that."""
     client_id = fresh_id()
@@ -106,62 +84,6 @@ def test_a_kicked_device_may_come_back(site: Site, fresh_id: FreshId) -> None:
         assert json.loads(site.installation.cli("device", "kick", client_id).stdout)["cut"] is True
         assert wire.is_cut(CUT_S)
     assert not site.is_refused(answer)
-
-
-def test_az_05_disable_cuts_and_enable_lets_the_same_credentials_in(site: Site, fresh_id: FreshId) -> None:
-    """F-08: disabled, a device is cut within two seconds; enabled, its old password works, which nobody kept."""
-    client_id = fresh_id()
-    answer = site.provision(client_id)
-    with site.connect(answer) as wire:
-        site.installation.cli("device", "disable", client_id, "--yes")
-        assert wire.is_cut(CUT_S)
-    assert site.is_refused(answer)
-    site.installation.cli("device", "enable", client_id)
-    with site.connect(answer) as wire:
-        assert wire.subscribe(f"acme/{client_id}/#") == (1,)
-
-
-def test_az_06_a_stolen_credential_harms_no_other_device(site: Site, fresh_id: FreshId) -> None:
-    """Twenty attempts with the credentials of A on the topics of B to E fail; cutting A off leaves them connected."""
-    thief, *others = (site.provision(fresh_id()) for _ in range(5))
-    with ExitStack() as stack:
-        wires = [stack.enter_context(site.connect(each)) for each in others]
-        for each, wire in zip(others, wires, strict=True):
-            wire.subscribe(f"acme/{each['client_id']}/#")
-            wire.heard()
-        with site.connect(thief) as stolen:
-            for number in range(20):
-                victim = others[number % len(others)]["client_id"]
-                stolen.subscribe(f"acme/{victim}/#")
-                stolen.publish(f"acme/{victim}/data", b"forged")
-            site.installation.cli("device", "disable", thief["client_id"], "--yes")
-            assert stolen.is_cut(CUT_S)
-        for each, wire in zip(others, wires, strict=True):
-            wire.publish(f"acme/{each['client_id']}/data", b"mine")
-            assert [message.payload for message in wire.heard()] == [b"mine"]
-
-
-@pytest.mark.parametrize("reserved", [False, True])
-@pytest.mark.parametrize("coupling", ["INHERITED", "LOOSE", "STRICT"])
-def test_ec_26_a_user_is_bound_to_its_device(site: Site, fresh_id: FreshId, coupling: str, reserved: bool) -> None:
-    """EC-25: in all six cells another user under the device's client id neither takes nor disturbs it.
-
-    mosquitto binds every user to its device: LOOSE is no looser than STRICT there, as its capabilities say."""
-    requested = site.installation.request(fresh_id(), coupling=coupling, reserve_user=reserved)
-    answer = dict(site.installation.provision(requested, broker=BROKER))
-    stranger = site.provision(fresh_id())
-    with site.connect(answer) as holder:
-        holder.subscribe(f"acme/{answer['client_id']}/#")
-        holder.heard()
-        with Wire(site.home) as intruder:
-            code = intruder.connect(answer["client_id"], stranger["username"], stranger["password"])
-            capabilities = site.installation.ask("account.show", id="acme")["broker_capabilities"]
-            assert (code != 0) is capabilities["checks_client_id"]
-            assert capabilities["loose"] is False
-            if code == 0:
-                intruder.publish(f"acme/{answer['client_id']}/data", b"forged")
-        holder.publish(f"acme/{answer['client_id']}/data", b"mine")
-        assert [message.payload for message in holder.heard()] == [b"mine"]
 
 
 def test_a_mosquitto_that_was_killed_knows_everybody_again(site: Site, fresh_id: FreshId) -> None:

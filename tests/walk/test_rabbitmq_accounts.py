@@ -17,7 +17,6 @@ from tests.support.rabbit_cluster import RabbitCluster, rabbit_settings, write_r
 from tests.support.relay import Balancer
 
 FreshId = Callable[[], str]
-CUT_S = 2.0
 BROKER = "rabbit"
 FLEET = 200
 PROOF_S = 2.0
@@ -92,17 +91,6 @@ def test_the_broker_is_looked_at_from_outside(site: Site) -> None:
         ("stranger", True),
         ("management", True),
     ]
-
-
-def test_f_08_a_disabled_device_is_cut_on_rabbitmq(site: Site, fresh_id: FreshId) -> None:
-    """Disabling cuts the live connection within two seconds, refuses the next, and enabling lets the same in again."""
-    answer = site.provision(fresh_id())
-    with site.installation.account_wire(answer, BROKER) as wire:
-        site.installation.ask("device.disable", id=answer["client_id"])
-        assert wire.is_cut(CUT_S)
-    assert site.is_refused(answer)
-    site.installation.ask("device.enable", id=answer["client_id"])
-    assert not site.is_refused(answer)
 
 
 def test_f_09_a_client_id_with_a_dot_is_no_request_for_rabbitmq(site: Site, fresh_id: FreshId) -> None:
