@@ -265,7 +265,7 @@ class GateConnection(SessionDriver):
         if self._is_dismissed:
             return  # another speaks for its identity by now; an answer that nobody hears must not be made
         self._bucket().take(self._hall.clock())
-        self._hall.displace(self._hall.roster.claim(self.identity, self, self._hall.clock()), self)
+        self._hall.displace(self._hall.roster.claim(self.identity, self, self._hall.clock()), self.address)
         self._delivering = True
         try:
             await self._hall.application.received(self, event.topic, event.payload, event.dup)

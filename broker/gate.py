@@ -6,12 +6,12 @@ connection that it holds.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 from broker.access import Application, Close, Connection
 from broker.connection import GateConnection
 from broker.hall import Hall, logger
-from broker.limits import GateLimits, fitted
+from broker.limits import Attempt, GateLimits, fitted
 from broker.listener import BACKLOG, Entrance, Listener
 from broker.loop import open_files_max
 
@@ -93,6 +93,32 @@ class Gate:
         for connection in members:
             connection.close(reason)
         return bool(members)
+
+    def overtake(self, identity: str, older: Container[str], address: str) -> None:
+        """A newer connection of the identity is at another gate, from this address: it displaces those of ours whose
+        ids are among ``older``, by the rule that holds inside one gate."""
+        hall = self._hall
+        if hall is not None:
+            members = frozenset(each for each in hall.roster.members(identity) if each.id in older)
+            hall.displace(hall.roster.overtaken(identity, members, hall.clock()), address)
+
+    def is_engaged(self, identity: str, id: str) -> bool:
+        """Whether the connection of that id is the one of its identity that is being answered."""
+        hall = self._hall
+        members = () if hall is None else hall.roster.members(identity)
+        return hall is not None and any(
+            each.id == id and hall.roster.is_engaged(identity, each, hall.clock()) for each in members
+        )
+
+    def lock_out(self, address: str, username: str, client_id: str) -> None:
+        """Another gate has heard too many failed logins in a row of this one."""
+        if self._hall is not None:
+            self._hall.logins.lock_out(Attempt(address, username, client_id), self._hall.clock())
+
+    def be_one_of(self, gates: int) -> None:
+        """That many gates take the connections of the same devices, and count their failures each for itself."""
+        if self._hall is not None:
+            self._hall.logins.gates = max(1, gates)
 
     def reload_tls(self) -> None:
         """Use what the certificate files hold now for new connections; the open ones go on.

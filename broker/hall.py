@@ -72,13 +72,14 @@ class Hall:
         if displaced is None:
             return False
         self.stand(connection, Standing.ADMITTED)
-        self.displace(displaced, connection)
+        self.displace(displaced, connection.address)
         return True
 
-    def displace(self, displaced: Iterable["GateConnection"], by: "GateConnection") -> None:
+    def displace(self, displaced: Iterable["GateConnection"], address: str) -> None:
+        """address: of the newer connection."""
         for other in displaced:
             self.observe(
-                Incident("connection.taken_over", "newer_connection", other.client_id, other.username, by.address)
+                Incident("connection.taken_over", "newer_connection", other.client_id, other.username, address)
             )
             other.close(Close.TAKEN_OVER)
 

@@ -115,8 +115,8 @@ class TokenBucket:
             self._at_s = now
         return self._tokens
 
-    def charge(self, now: float) -> None:
-        self._tokens = max(-self._burst, self.level(now) - 1)
+    def charge(self, now: float, tokens: float = 1) -> None:
+        self._tokens = max(-self._burst, self.level(now) - tokens)
 
     def take(self, now: float) -> bool:
         """Charge one token if there is a whole one."""
@@ -148,7 +148,7 @@ class BucketTable:
         bucket = self._buckets.get(key)
         return bucket is not None and bucket.level(now) < 1
 
-    def charge(self, key: int, now: float) -> None:
+    def charge(self, key: int, now: float, tokens: float = 1) -> None:
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = TokenBucket(self._burst, self._per_s, now)
@@ -156,7 +156,7 @@ class BucketTable:
                 self._buckets.popitem(last=False)
         else:
             self._buckets.move_to_end(key)
-        bucket.charge(now)
+        bucket.charge(now, tokens)
 
 
 @dataclass(slots=True)
@@ -172,6 +172,8 @@ class LoginLimits:
     """Guessing is slow for the one who guesses and costs nobody else anything."""
 
     def __init__(self, limits: GateLimits) -> None:
+        self.gates = 1
+        """Of how many gates this is one: as each sees a part of all attempts, each attempt counts so many times."""
         self._limits = limits
         tracked = limits.tracked_max
         self._addresses = BucketTable(limits.address_failures_burst, limits.address_failures_per_s, tracked)
@@ -221,10 +223,14 @@ class LoginLimits:
             self._strikes.pop(key, None)
             _remember(self._proven, key, None, self._limits.tracked_max)
         elif success is False:
-            self._addresses.charge(_key(site), now)
-            self._usernames.charge(_key(site, attempt.username), now)
+            self._addresses.charge(_key(site), now, self.gates)
+            self._usernames.charge(_key(site, attempt.username), now, self.gates)
             return self._strike(key, now)
         return False
+
+    def lock_out(self, attempt: Attempt, now: float) -> None:
+        """As after the last failure of a row; it happened at another gate."""
+        self._lock(_key(site_of(attempt.address), attempt.username, attempt.client_id), now)
 
     def connected(self, identity: str, now: float) -> Denial | None:
         """Count an accepted login of this identity; a Denial when it comes and goes too often."""
@@ -237,22 +243,25 @@ class LoginLimits:
         elif self._identities.is_empty(key, now):
             _remember(self._flapping, key, now + self._limits.flapping_s, self._limits.tracked_max)
             return Denial(DenialKind.BUSY, "flapping")
-        self._identities.charge(key, now)
+        self._identities.charge(key, now, self.gates)
         return None
 
     def _strike(self, key: int, now: float) -> bool:
         strikes = self._strikes.get(key)
         if strikes is None or now - strikes.at_s > self._limits.lockout_s:
             strikes = _Strikes(0, now)
-        strikes.count += 1
+        strikes.count += self.gates
         strikes.at_s = now
-        locks = strikes.count >= self._limits.lockout_failures
-        if locks:
-            strikes.count = 0
-            strikes.locked_until_s = now + self._limits.lockout_s
-            self._proven.pop(key, None)
+        if strikes.count >= self._limits.lockout_failures:
+            self._lock(key, now)
+            return True
         _remember(self._strikes, key, strikes, self._limits.tracked_max)
-        return locks
+        return False
+
+    def _lock(self, key: int, now: float) -> None:
+        self._proven.pop(key, None)
+        locked = _Strikes(0, now, now + self._limits.lockout_s)
+        _remember(self._strikes, key, locked, self._limits.tracked_max)
 
 
 class Standing(Enum):

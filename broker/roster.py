@@ -5,7 +5,7 @@ beside it as a contender, so that the application can tell it about the conflict
 on its way. A contender that publishes once nobody is engaged any more displaces the others after all.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Container, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -64,6 +64,17 @@ class Roster(Generic[Member]):
         position = group.members.index(member)
         displaced = tuple(group.members[:position])
         del group.members[:position]
+        return displaced
+
+    def overtaken(self, identity: str, older: Container[Member], now: float) -> tuple[Member, ...]:
+        """Somebody newer than ``older`` is at another gate: name those of them that it displaces, who are out with
+        that; none while one is engaged here."""
+        group = self._groups.get(identity)
+        if group is None or self._engaged(group, now) is not None:
+            return ()
+        displaced = tuple(member for member in group.members if member in older)
+        for member in displaced:
+            self.leave(identity, member)
         return displaced
 
     def leave(self, identity: str, member: Member) -> None:

@@ -7,7 +7,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,14 +24,16 @@ from provisioner.fronts import AdminFront, ProvisionFront
 from provisioner.gate_setup import admin_gate, device_gate, doors, public_ports
 from provisioner.link_front import LinkFront
 from provisioner.link_settings import speaks
+from provisioner.many_gates import Sole, attend, following_of, gates_on, sole_brokers
 from provisioner.model.observer import NOBODY
-from provisioner.model.ports import AccountBroker, Dialect
+from provisioner.model.ports import AccountBroker, Dialect, Shared
 from provisioner.services.accounts import Accounts
 from provisioner.services.clockwatch import watch_clock
 from provisioner.services.confirmation import Confirmation
 from provisioner.services.devices import Devices
 from provisioner.services.effects import Effects
 from provisioner.services.epochwatch import watch_epoch
+from provisioner.services.following import Following
 from provisioner.services.journal import AuditTrail
 from provisioner.services.observing import EventLog, Observers, observed
 from provisioner.services.platform import Platform
@@ -68,6 +70,8 @@ class Service:
     confirmation: Confirmation
     proving: Proving
     watch: "WatchDoor | None" = None
+    following: Following | None = None
+    sole: Sole | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _started_s: float = field(default_factory=time.monotonic)
 
@@ -76,6 +80,10 @@ class Service:
         if self.watch is not None:
             await self.watch.start()
             self._tasks.append(asyncio.create_task(self.watch.run(), name="watch"))
+        if self.sole is not None:
+            await self.sole.take()
+        if self.following is not None:
+            await self.following.start()
         for broker in self.platform.brokers.values():
             await broker.start(self.confirmation.seen)
         restored = await self.effects.restore()
@@ -85,6 +93,7 @@ class Service:
             self._tasks.append(asyncio.create_task(logins.run(), name="logins"))
         log.info("restored %d account users, %d effects wait", restored, left)
         for name, work in (
+            *self._among_gates(),
             ("audit", self.platform.audit.run()),
             ("effects", self.effects.run()),
             ("confirmation", self.confirmation.run()),
@@ -96,6 +105,14 @@ class Service:
         await self.admin_gate.start()
         self._tasks.append(asyncio.create_task(self.proving.run(), name="isolation"))
         _spare_the_collector()
+
+    def _among_gates(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+        if self.platform.gates is not None:
+            yield "gates", self.platform.gates.run()
+        if self.following is not None:
+            yield "following", self.following.run()
+        if self.sole is not None:
+            yield "sole", self.sole.keep()
 
     async def stop(self) -> None:
         """Let answers that are being delivered finish, then close everything."""
@@ -133,6 +150,7 @@ class Service:
             "admin_port": self.admin_gate.ports.get("admin"),
             "metrics_port": self.watch.port if self.watch is not None else None,
             "connections": len(self.gate.connections()),
+            **({"gates": self.platform.gates.living()} if self.platform.gates is not None else {}),
             **({"provision_link": self.gate.status()} if isinstance(self.gate, LinkFront) else {}),
         }
 
@@ -163,11 +181,14 @@ async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBro
         policy=settings.policy,
         audit=AuditTrail(store, utc_now, time.monotonic, observer),
         now=utc_now,
+        gates=None if link else gates_on(store),
         link_logins=link.logins(store) if link else None,
         observer=observer,
         epoch=epoch.number,
     )
     service = _assemble(settings, base, platform, link)
+    if isinstance(store, Shared):
+        service.sole = sole_brokers(settings, base, store)
     entries = {"gate": service.gate, "admin": service.admin_gate}
     service.watch = watch_door(settings, base, platform, metrics, entries)
     return service
@@ -177,11 +198,17 @@ def _assemble(settings: Settings, base: Path, platform: Platform, link: "LinkPla
     effects = Effects(platform)
     provisioning = Provisioning(platform, effects)
     stand_ins = StandIns()
+    confirmation, following = Confirmation(platform, effects), None
     gate: Gate | LinkFront
     if link:
         gate = link.front(platform, provisioning)
     else:
-        gate = device_gate(settings, base, ProvisionFront(platform, provisioning, stand_ins))
+        front = ProvisionFront(platform, provisioning, stand_ins)
+        gate = device_gate(settings, base, front)
+        if platform.gates is not None:
+            attend(platform.gates, gate, front)
+            following = following_of(platform, effects, gate, confirmation)
+    cut = gate.kick if following is None else following.cut
     proving = Proving(
         platform,
         stand_ins,
@@ -195,15 +222,15 @@ def _assemble(settings: Settings, base: Path, platform: Platform, link: "LinkPla
     service_status: dict[str, Service] = {}
     control = Control(
         platform=platform,
-        accounts=Accounts(platform, effects, gate.kick, reserved=reserved),
-        requests=Requests(platform, effects, gate.kick),
-        devices=Devices(platform, effects, gate.kick),
+        accounts=Accounts(platform, effects, cut, reserved=reserved),
+        requests=Requests(platform, effects, cut),
+        devices=Devices(platform, effects, cut),
         status=lambda: service_status["service"].status(),
         proving=proving,
     )
     admins = json.loads((base / settings.admin.credentials).read_text("utf-8"))
     desk = admin_gate(settings, base, AdminFront(platform, control, admins, platform.ring))
-    service = Service(settings, platform, gate, desk, effects, Confirmation(platform, effects), proving)
+    service = Service(settings, platform, gate, desk, effects, confirmation, proving, following=following)
     service_status["service"] = service
     return service
 

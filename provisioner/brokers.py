@@ -60,7 +60,8 @@ def _build(each: BrokerSettings, settings: Settings, base: Path, ring: KeyRing) 
         from provisioner.callback_setup import callback_broker  # an HTTP server: only for who has such a broker
 
         context = _server_context(settings, base) if each.callback_tls else None
-        return callback_broker(each, base, context, _verify(ring), settings.esf.control_prefix)
+        prefix, shared = settings.esf.control_prefix, settings.gate.workers > 1
+        return callback_broker(each, base, context, _verify(ring), prefix, shared_port=shared)
     return _embedded(each, _server_context(settings, base), ring, settings.esf.control_prefix)
 
 

@@ -23,17 +23,24 @@ from provisioner.vault import generate
 
 
 def callback_broker(
-    each: HttpCallbackSettings, base: Path, tls: ssl.SSLContext | None, verify: Verify, control_prefix: str
+    each: HttpCallbackSettings,
+    base: Path,
+    tls: ssl.SSLContext | None,
+    verify: Verify,
+    control_prefix: str,
+    *,
+    shared_port: bool = False,
 ) -> HttpCallbackBroker:
     """Not started. Makes the secret when there is none. Raises Unavailable.
 
-    tls: what the endpoint shows, its own to change. control_prefix: of the devices' second topic space."""
+    tls: what the endpoint shows, its own to change. control_prefix: of the devices' second topic space.
+    shared_port: other workers have the endpoint as well."""
     if tls is not None and each.client_ca is not None:
         tls.load_verify_locations(cafile=base / each.client_ca)
         tls.verify_mode = ssl.CERT_REQUIRED
 
     def serve(handler: Handler) -> HttpServer:
-        return HttpServer(each.callback_host, each.callback_port, handler, tls)
+        return HttpServer(each.callback_host, each.callback_port, handler, tls, shared_port=shared_port)
 
     secret = None if each.client_ca else read_or_make_secret(base / each.secret_file, generate.password())
     return HttpCallbackBroker(

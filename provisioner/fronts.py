@@ -51,10 +51,15 @@ class ProvisionFront:
             return Denial(DenialKind.NOT_AUTHORIZED, verdict.reason)
         return GateAdmission(verdict.request, verdict.client_id, verdict.username, verdict.rights)
 
+    def elsewhere(self, identity: str, address: str) -> None:
+        """A device came to another gate."""
+        self._admission.came_from(identity, address)
+
     def opened(self, connection: Connection) -> None:
-        self._conversations[connection.id] = self._stand_ins.conversation(connection) or Conversation(
-            self._platform, self._provisioning, connection
-        )
+        stand_in = self._stand_ins.conversation(connection)
+        self._conversations[connection.id] = stand_in or Conversation(self._platform, self._provisioning, connection)
+        if self._platform.gates is not None and stand_in is None:
+            self._platform.gates.arrived(connection.identity, connection.id, connection.address)
 
     async def received(self, connection: Connection, topic: str, payload: bytes, dup: bool) -> None:
         with about(request_id=connection.identity, client_id=connection.client_id, address=connection.address):
@@ -67,12 +72,16 @@ class ProvisionFront:
         conversation = self._conversations.pop(connection.id, None)
         if conversation is not None:
             conversation.closed()
+        if self._platform.gates is not None:
+            self._platform.gates.left(connection.id)
 
     def foresaw(self, incident: Incident) -> bool:
         return self._stand_ins.is_known(incident.username, incident.client_id)
 
     def observed(self, incident: Incident) -> None:
         note_incident(self._platform.audit, self._platform, incident)
+        if self._platform.gates is not None and incident.action == "connect.locked_out" and incident.client_id:
+            self._platform.gates.locked_out(incident.address, incident.username or "", incident.client_id)
 
 
 class AdminFront:

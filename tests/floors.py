@@ -42,6 +42,7 @@ FLOORS = {
     "provisioner.config": 5,
     "provisioner.fronts": 5,
     "provisioner.gate_setup": 5,
+    "provisioner.many_gates": 5,
     "provisioner.mosquitto_setup": 5,
     "provisioner.link_front": 5,
     "provisioner.link_settings": 5,
@@ -60,6 +61,7 @@ KNOW_THE_BROKER = (
     "provisioner.mosquitto_setup",
     "provisioner.fronts",
     "provisioner.gate_setup",
+    "provisioner.many_gates",
     "provisioner.app",
 )
 SIMULATOR_MAY_USE = ("device_sim", "provisioner.dialects", "provisioner.model")

@@ -5,7 +5,8 @@ import binascii
 import contextlib
 import hmac
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
@@ -66,6 +67,8 @@ class HttpCallbackBroker:
         self._server = serve(self.handle)
         self._seats = Seats()
         self._sighted: Callable[[Sighting], None] = _nobody
+        self._look_up: Callable[[str], Awaitable[None]] | None = None
+        self._make_certain: Callable[[Sighting], Awaitable[None]] | None = None
 
     @property
     def name(self) -> str:
@@ -86,6 +89,16 @@ class HttpCallbackBroker:
     async def start(self, seen: Callable[[Sighting], None]) -> None:
         self._sighted = seen
         await self._server.start()
+
+    def one_of_many(
+        self, look_up: Callable[[str], Awaitable[None]], make_certain: Callable[[Sighting], Awaitable[None]]
+    ) -> None:
+        """Others are asked about the same users, and any of them may die at any moment.
+
+        look_up: learns of a username what the others know. make_certain: returns when a first arrival is noted for
+        good; before that it is answered with no yes, since nobody might be asked about it a second time. Raises
+        Unavailable."""
+        self._look_up, self._make_certain = look_up, make_certain
 
     async def stop(self) -> None:
         await self._server.stop()
@@ -116,6 +129,14 @@ class HttpCallbackBroker:
     async def users(self) -> Sequence[tuple[str, str]]:
         return self._book.all()
 
+    def knows(self, account: str, username: str) -> bool:
+        known = self._book.get(username)
+        return known is not None and known.account == account
+
+    def known_of(self, account: str, client_id: str | None) -> Sequence[str]:
+        """Names of the users that were made for this client id; for None all of the account."""
+        return self._book.of(account) if client_id is None else self._book.made_for(account, client_id)
+
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """One callback. Whatever is not understood is answered with a status that no broker takes for a yes."""
         if not self._is_our_broker(request):
@@ -123,7 +144,12 @@ class HttpCallbackBroker:
         question = self._format.read(request)
         if question is None:
             return HttpResponse(400)
-        return self._format.answer(request, question, await self._judge(question), self._now())
+        try:
+            verdict = await self._judge(question)
+        except Unavailable as error:
+            _log.warning("a callback is not answered: %s", error)
+            return HttpResponse(503)
+        return self._format.answer(request, question, verdict, self._now())
 
     def _is_our_broker(self, request: HttpRequest) -> bool:
         if self._secret is None:
@@ -137,6 +163,30 @@ class HttpCallbackBroker:
         return hmac.compare_digest(value.encode(), self._secret.reveal().encode())
 
     async def _judge(self, question: Question) -> Verdict:
+        if self._look_up is None or self._make_certain is None:
+            return await self._judge_known(question)
+        if isinstance(question, Topics | Arrival) and self._lawful(question.username, question.client_id) is None:
+            await self._look_up(question.username)
+        verdict = await self._judge_known(question)
+        if isinstance(question, Login) and not verdict.allowed:  # each refusal costs the same (F-20)
+            await self._look_up(question.username)
+            verdict = await self._judge_known(question)
+        if verdict.allowed and (isinstance(question, Arrival) or (isinstance(question, Login) and question.arrives)):
+            await self._note_first(question, self._make_certain)
+        return verdict
+
+    async def _note_first(self, came: Arrival | Login, make_certain: Callable[[Sighting], Awaitable[None]]) -> None:
+        """A clear password is known only of users who were never seen."""
+        user = self._book.get(came.username)
+        if user is None or user.password is None:
+            return
+        await make_certain(
+            Sighting(account=user.account, username=user.username, client_id=came.client_id, address=came.address)
+        )
+        if self._book.get(came.username) is user:
+            self._book.put(replace(user, password=None))
+
+    async def _judge_known(self, question: Question) -> Verdict:
         match question:
             case Login():
                 return await self._login(question)

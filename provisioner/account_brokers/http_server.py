@@ -38,8 +38,11 @@ class HttpServer:
         handler: Handler,
         tls: ssl.SSLContext | None = None,
         limits: HttpLimits | None = None,
+        *,
+        shared_port: bool = False,
     ) -> None:
-        self._host, self._port, self._handler, self._tls = host, port, handler, tls
+        """shared_port: other processes listen there as well (SO_REUSEPORT)."""
+        self._host, self._port, self._handler, self._tls, self._shared = host, port, handler, tls, shared_port
         self._limits = limits or HttpLimits()
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -55,7 +58,12 @@ class HttpServer:
     async def start(self) -> None:
         """Raises OSError when the address cannot be had."""
         self._server = await asyncio.start_server(
-            self._accepted, self._host, self._port, ssl=self._tls, limit=_CHUNK_BYTES
+            self._accepted,
+            self._host,
+            self._port,
+            ssl=self._tls,
+            limit=_CHUNK_BYTES,
+            reuse_port=self._shared or None,
         )
 
     async def stop(self) -> None:

@@ -53,6 +53,10 @@ class UserBook:
         """(account, username), ordered."""
         return sorted((user.account, user.username) for user in self._users.values())
 
+    def of(self, account: str) -> Sequence[str]:
+        """Names of the users of this account."""
+        return [user.username for user in self._users.values() if user.account == account]
+
     def made_for(self, account: str, client_id: str) -> Sequence[str]:
         """Names of the users that were made for this client id."""
         return list(self._made_for.get((account, client_id), ()))

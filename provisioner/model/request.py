@@ -80,6 +80,7 @@ class Grant:
     message_id: the ``request_id`` that the device chose; the same one gets the byte-identical answer.
     sealed: AES-256-GCM box of the whole answer, see ``vault.keyring``; None once confirmed.
     csr_digest: hex SHA-256 of the CSR's public key that was certified, None without one.
+    told_to: the connection that got the answer last, as every gate knows it; None where there is only one gate.
     """
 
     message_id: str
@@ -90,6 +91,7 @@ class Grant:
     csr_digest: str | None = None
     certificate_serial: str | None = None
     certificate_ends_at: datetime | None = None
+    told_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

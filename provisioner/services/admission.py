@@ -72,13 +72,17 @@ class Admission:
                 return request
         return None
 
-    def _watch_addresses(self, request: ProvisionRequest, address: str) -> None:
-        """F-22: the same client id from two addresses within a minute is an alert, not a refusal."""
-        now = self._platform.now()
-        before = self._last_address.pop(request.id, None)
-        self._last_address[request.id] = (address, now.timestamp())
+    def came_from(self, request_id: str, address: str) -> None:
+        """The device of that request came to a gate, ours or another one."""
+        self._last_address.pop(request_id, None)
+        self._last_address[request_id] = (address, self._platform.now().timestamp())
         if len(self._last_address) > _REMEMBERED_MAX:
             self._last_address.popitem(last=False)
+
+    def _watch_addresses(self, request: ProvisionRequest, address: str) -> None:
+        """F-22: the same client id from two addresses within a minute is an alert, not a refusal."""
+        now, before = self._platform.now(), self._last_address.get(request.id)
+        self.came_from(request.id, address)
         if before is None or before[0] == address:
             return
         if now.timestamp() - before[1] <= self._platform.policy.two_addresses_window_s:

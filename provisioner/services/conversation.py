@@ -85,7 +85,7 @@ class Conversation:
         if delivering and not delivering.exchange.done and delivering.message_id == message.message_id:
             return  # a second copy of the question while its answer is still being taken
         peer, asked_s = self._peer, time.monotonic()
-        asker = Asker(peer.identity, peer.client_id, peer.username, peer.address, peer.contended)
+        asker = Asker(peer.identity, peer.client_id, peer.username, peer.address, peer.contended, peer.id)
         if not asker.contended:
             peer.engage()
         answer = await self._provisioning.handle(asker, message)

@@ -8,13 +8,14 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 from provisioner.model.account import Account
 from provisioner.model.effect import Effect, EffectVerb
 from provisioner.model.errors import Conflict, Unavailable
-from provisioner.model.ports import BrokerUser, Delete, Put, Unit
+from provisioner.model.ports import AccountBroker, BrokerUser, Delete, Put, Unit
 from provisioner.model.request import ProvisionRequest
 from provisioner.model.secret import Secret
 from provisioner.model.user import AccountUser
@@ -24,7 +25,18 @@ from provisioner.services.platform import Platform
 
 log = logging.getLogger(__name__)
 
+
+class Book(AccountBroker, Protocol):
+    """An account broker that asks us: every gate has to know its users."""
+
+    def knows(self, account: str, username: str) -> bool: ...
+
+    def known_of(self, account: str, client_id: str | None) -> Sequence[str]:
+        """Names of the users that are known to be made for it; for None all of the account."""
+
+
 PERIOD_S = 5.0
+LEASE, LEASE_S = "effects", 10.0
 _TOGETHER_MAX = 500
 
 
@@ -106,7 +118,15 @@ class Effects:
         return _as_known(user, password, enabled=await self._is_enabled(user))
 
     async def finish_left_over(self) -> int:
-        """Apply every effect that is still there; returns how many could not be."""
+        """Apply every effect that is still there; returns how many could not be.
+
+        Of several gates one alone does it, and leaves to the others what they have only just committed. One that has
+        slept through its lease stops at the next page; what it did beyond is done twice, and is finished once: by
+        whoever removes that very version of the effect."""
+        gates = self._platform.gates
+        fence = await gates.lead(LEASE, LEASE_S) if gates is not None else None
+        if gates is not None and fence is None:
+            return 0
         failed, after = 0, None
 
         async def attempt(id: str) -> None:
@@ -119,9 +139,27 @@ class Effects:
 
         while True:
             page = await self._platform.store.page(Effect, after=after, limit=500)
-            await _together(attempt(effect.id) for effect in page.items)
+            await _together(attempt(effect.id) for effect in page.items if self._is_left_over(effect))
             if (after := page.after) is None:
                 return failed
+            if gates is not None and fence is not None and not await gates.leads(LEASE, fence, LEASE_S):
+                return failed
+
+    def _is_left_over(self, effect: Effect) -> bool:
+        age_s = (self._platform.now() - effect.created_at).total_seconds()
+        return self._platform.gates is None or not 0 <= age_s < PERIOD_S
+
+    async def refresh(self, id: str, books: Mapping[str, Book]) -> None:
+        """What our own brokers remember of a user becomes what is stored: another gate may have changed it. Raises
+        Unavailable."""
+        account, _, username = id.partition("/")
+        async with self._lock(id):
+            user = await self._platform.store.get(AccountUser, id)
+            for name, book in books.items():
+                if user is not None and user.broker == name:
+                    await book.put_user(await self.broker_user(user))
+                elif book.knows(account, username):
+                    await book.remove_user(account, username)
 
     async def restore(self) -> int:
         """Tell every broker of every user it must know; for brokers that forget when they stop. Those whose broker

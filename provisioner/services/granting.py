@@ -36,6 +36,12 @@ def username_of(request: ProvisionRequest) -> str:
     return f"dev-{request.id.removeprefix('req-')}-{request.arm}"
 
 
+def request_ids_of(username: str) -> tuple[str, str]:
+    """The request and the device that a derived name was made for; of any other name none that exist."""
+    stem = username.removeprefix("dev-").rpartition("-")[0]
+    return f"req-{stem}", f"dev-{stem}"
+
+
 class Granting:
     """Commits grants and applies them."""
 
@@ -48,8 +54,10 @@ class Granting:
         message: ProvisionMessage,
         case: Circumstances,
         former: Answer | None,
+        told_to: str | None,
     ) -> Answer:
-        """The answer to an authorised message. former: what was granted before and is not confirmed yet.
+        """The answer to an authorised message. former: what was granted before and is not confirmed yet. told_to: see
+        ``Grant``.
 
         Raises InvalidInput for a CSR that cannot be certified, Conflict when a record moved on, Unavailable."""
         request, account, device = case.request, case.account, case.device
@@ -60,7 +68,7 @@ class Granting:
         answer, certificate = self._answer(message, request, account, device, former, username)
         assert answer.delivery is not None
         user = self._user(request, account, answer.delivery, before, certificate)
-        unit = self._unit(address, message, case, answer, certificate, user)
+        unit = self._unit(address, message, case, answer, certificate, user, told_to)
         reach("before_commit")
         await self._platform.store.commit(unit)
         reach("after_commit")
@@ -68,9 +76,12 @@ class Granting:
         reach("after_apply")
         return answer
 
-    async def finish(self, granted: Delivery) -> None:
+    async def finish(self, request: ProvisionRequest, granted: Delivery, told_to: str | None) -> None:
         """Make sure that what was granted is true at the broker, before it is said again: the first answer may
-        still be waiting for it."""
+        still be waiting for it. Raises Conflict when somebody else was faster to be told."""
+        if request.grant is not None and told_to is not None and request.grant.told_to != told_to:
+            retold = replace(request, grant=replace(request.grant, told_to=told_to))
+            await self._platform.store.commit(Unit(changes=[Put(retold)]))
         await self._effects.bring(account_user_id(granted.account, granted.username), granted.password)
 
     async def _username(self, request: ProvisionRequest, account: Account) -> str:
@@ -158,10 +169,11 @@ class Granting:
         answer: Answer,
         certificate: DeviceCertificate | None,
         user: AccountUser,
+        told_to: str | None,
     ) -> Unit:
         """Request, device, account user and audit row, in one commit (AZ-08)."""
         request = case.request
-        granted = self._granted(message, request, answer, certificate)
+        granted = self._granted(message, request, answer, certificate, told_to)
         event = AuditEvent(
             at=answer.server_time,
             actor="device",
@@ -182,6 +194,7 @@ class Granting:
         request: ProvisionRequest,
         answer: Answer,
         certificate: DeviceCertificate | None,
+        told_to: str | None,
     ) -> ProvisionRequest:
         before, delivery = request.grant, answer.delivery
         assert delivery is not None
@@ -197,6 +210,7 @@ class Granting:
             csr_digest=certificate.key_digest if certificate else kept,
             certificate_serial=certificate.serial if certificate else kept_serial,
             certificate_ends_at=certificate.ends_at if certificate else kept_end,
+            told_to=told_to,
         )
         return replace(
             request,

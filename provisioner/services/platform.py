@@ -10,6 +10,7 @@ from provisioner.model.errors import Unavailable
 from provisioner.model.observer import NOBODY, Observer
 from provisioner.model.policy import Policy
 from provisioner.model.ports import AccountBroker, Dialect, LinkLogins, Store
+from provisioner.services.gates import Gates
 from provisioner.services.journal import AuditTrail
 from provisioner.vault.keyring import KeyRing
 from provisioner.vault.passwords import Passwords
@@ -26,6 +27,7 @@ class Platform:
     dialects: in the order in which they are asked.
     link_logins: None unless another broker stands in the place of the gate and checks the logins of devices.
     epoch: of the store, which never changes while it is open.
+    gates: the others on the same store; None where there can be none.
     refused: account brokers that no device is let in at, name -> why; the self-test of isolation changes it.
     """
 
@@ -42,6 +44,7 @@ class Platform:
     observer: Observer = NOBODY
     link_logins: LinkLogins | None = None
     epoch: int = FIRST
+    gates: Gates | None = None
     refused: dict[str, str] = field(default_factory=dict)
 
     def broker(self, name: str) -> AccountBroker:

@@ -9,7 +9,7 @@ from provisioner.model.decision import Circumstances, Refusal, decide
 from provisioner.model.errors import Conflict, InvalidInput, LimitReached, Unavailable
 from provisioner.model.messages import Answer, ProvisionMessage, Status
 from provisioner.model.ports import Put, Unit
-from provisioner.model.request import ProvisionRequest
+from provisioner.model.request import ProvisionRequest, RequestState
 from provisioner.services import sealed
 from provisioner.services.effects import Effects
 from provisioner.services.explaining import circumstances
@@ -22,13 +22,15 @@ _TRIES = 4
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks: an admitted connection. request: id of its provision request. contended: see Circumstances."""
+    """Who asks: an admitted connection. request: id of its provision request. contended: see Circumstances, as far as
+    this gate knows. connection: the id of the connection."""
 
     request: str
     client_id: str
     username: str
     address: str
     contended: bool
+    connection: str = ""
 
 
 class Provisioning:
@@ -65,7 +67,7 @@ class Provisioning:
             request,
             self._platform.now(),
             key_matches=self._key_matches(request, message),
-            contended=asker.contended,
+            contended=asker.contended or await self._is_answered_elsewhere(request, asker),
             repeated=_is_owed(request, message),
         )
         refusal = decide(case)
@@ -82,11 +84,11 @@ class Provisioning:
         former = sealed.unseal(self._platform.ring, request)
         if former is not None and former.delivery is not None and former.message_id == message.message_id:
             # The same question gets the same bytes; what it needs at the broker may still be outstanding.
-            await self._granting.finish(former.delivery)
+            await self._granting.finish(request, former.delivery, self._mark(asker))
             self._note(asker, "provision.repeated", request, reason=None)
             return former
         try:
-            return await self._granting.grant(asker.address, message, case, former)
+            return await self._granting.grant(asker.address, message, case, former, self._mark(asker))
         except InvalidInput as error:
             self._note(asker, "provision.refused", request, reason="csr")
             return Answer(
@@ -95,6 +97,16 @@ class Provisioning:
                 server_time=self._platform.now(),
                 detail=str(error.problems[0].field) + ": " + error.problems[0].rule,
             )
+
+    def _mark(self, asker: Asker) -> str | None:
+        return None if self._platform.gates is None else self._platform.gates.mark(asker.connection)
+
+    async def _is_answered_elsewhere(self, request: ProvisionRequest, asker: Asker) -> bool:
+        """F-16 between gates: whoever commits a grant first is written into it, and is asked for by all others."""
+        gates, grant = self._platform.gates, request.grant
+        if gates is None or grant is None or grant.told_to is None or request.state is not RequestState.GRANTED:
+            return False
+        return grant.told_to != self._mark(asker) and await gates.is_answering(grant.told_to, request.id)
 
     def _key_matches(self, request: ProvisionRequest, message: ProvisionMessage) -> bool:
         if request.key_verifier is None:

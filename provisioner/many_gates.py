@@ -1,0 +1,100 @@
+"""Builds what makes this gate one of many on the same store; nothing of it where a store has one process alone."""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from broker.gate import Gate
+from provisioner.config import SHARED_BROKERS, Settings
+from provisioner.fronts import ProvisionFront
+from provisioner.model.errors import Conflict, InvalidInput, Problem, Unavailable
+from provisioner.model.ports import Leases, Shared, Sighting, Store
+from provisioner.services.confirmation import Confirmation
+from provisioner.services.effects import Book, Effects
+from provisioner.services.following import Following
+from provisioner.services.gates import Gates
+from provisioner.services.platform import Platform
+
+log = logging.getLogger(__name__)
+
+SOLE_S, SOLE_RENEW_S = 20.0, 5.0
+CERTAIN_S = 3.0
+
+
+def gates_on(store: Store) -> Gates | None:
+    """None: no other process can have this store."""
+    if not isinstance(store, Shared):
+        return None
+    return Gates(store, secrets.token_urlsafe(9), f"{socket.gethostname()}:{os.getpid()}")
+
+
+def following_of(platform: Platform, effects: Effects, gate: Gate, confirmation: Confirmation) -> Following:
+    """Not started. The account brokers that ask us are told that they ask others as well."""
+    from provisioner.account_brokers.http_callback import HttpCallbackBroker
+
+    asking = {name: each for name, each in platform.brokers.items() if isinstance(each, HttpCallbackBroker)}
+    books: dict[str, Book] = dict(asking)
+    following = Following(platform, effects, books, gate.connections, gate.kick)
+
+    async def make_certain(sighting: Sighting) -> None:
+        try:
+            async with asyncio.timeout(CERTAIN_S):
+                await _note(confirmation, sighting)
+        except TimeoutError:
+            raise Unavailable("an arrival is not noted yet") from None
+
+    for each in asking.values():
+        each.one_of_many(following.look_up, make_certain)
+    return following
+
+
+def attend(gates: Gates, gate: Gate, front: ProvisionFront) -> None:
+    """What the gates say to each other concerns this gate from now on."""
+    gates.attend(gate, lambda: len(gate.connections()), front.elsewhere)
+
+
+class Sole:
+    """Account brokers that only one gate can tell of users, held by a lease for as long as the service runs."""
+
+    def __init__(self, leases: Leases, holder: str, brokers: Sequence[str]) -> None:
+        """holder: the same after a restart, so that nobody has to wait for a lease of his own."""
+        self._leases, self._holder, self._brokers = leases, holder, brokers
+
+    async def take(self) -> None:
+        """Raises InvalidInput when another gate has one of them."""
+        for name in self._brokers:
+            if await self._leases.acquire(f"account-broker/{name}", self._holder, SOLE_S) is None:
+                rule = (
+                    "is used by another gate on this store, and its kind serves one process; "
+                    f"many gates need account brokers of kind {', '.join(SHARED_BROKERS)}"
+                )
+                raise InvalidInput([Problem(f"account_brokers.{name}", rule, "a name")])
+
+    async def keep(self) -> None:
+        """Until cancelled. Raises InvalidInput when one was lost to another gate."""
+        while self._brokers:
+            await asyncio.sleep(SOLE_RENEW_S)
+            try:
+                await self.take()
+            except Unavailable as error:
+                log.warning("the leases of account brokers wait: %s", error)
+        await asyncio.Event().wait()
+
+
+def sole_brokers(settings: Settings, base: Path, shared: Shared) -> Sole:
+    """Those of the settings that many gates cannot have together."""
+    names = [each.name for each in settings.account_brokers if each.kind not in SHARED_BROKERS]
+    return Sole(shared, f"{socket.gethostname()}:{base.resolve()}:{settings.admin.port}", names)
+
+
+async def _note(confirmation: Confirmation, sighting: Sighting) -> None:
+    while True:
+        try:
+            await confirmation.note([sighting])
+            return
+        except Conflict:
+            continue
