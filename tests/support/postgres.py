@@ -35,7 +35,7 @@ class PostgresServer:
 
     def __init__(self, folder: Path, *, durable: bool = False) -> None:
         assert PROGRAMS.is_dir(), "postgresql is not installed; scripts/system-packages says how"
-        self._folder = folder
+        self.folder = folder
         self._durable = durable
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
@@ -63,23 +63,23 @@ class PostgresServer:
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": self.port,
-            "unix_socket_directories": self._folder,
+            "unix_socket_directories": self.folder,
             "fsync": "on" if self._durable else "off",
             "max_connections": 100,
             "shared_buffers": "128MB" if self._durable else "32MB",
             "max_wal_size": "2GB",
         }
         flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        with (self._folder / "log").open("ab") as log:
+        with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._as_user, PROGRAMS / "postgres", "-D", self._folder / "data", *flags], stdout=log, stderr=log
+                [*self._as_user, PROGRAMS / "postgres", "-D", self.folder / "data", *flags], stdout=log, stderr=log
             )
         until_s = time.monotonic() + START_S_MAX
         while True:
             try:
                 return self.administer("SELECT 1")
             except psycopg.OperationalError:
-                assert self._process.poll() is None, (self._folder / "log").read_text()[-2000:]
+                assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
                 assert time.monotonic() < until_s, "postgres does not start"
                 time.sleep(0.02)
 
@@ -128,13 +128,13 @@ class PostgresServer:
 
     def _admin(self, database: str) -> psycopg.Connection[Any]:
         return psycopg.connect(
-            host=str(self._folder), port=self.port, dbname=database, user=ADMIN, autocommit=True, connect_timeout=5
+            host=str(self.folder), port=self.port, dbname=database, user=ADMIN, autocommit=True, connect_timeout=5
         )
 
     def initialise(self) -> None:
         """Make the cluster and its one user, and start it."""
         flags = ["-U", ADMIN, "-E", "UTF8", "--locale=C.UTF-8", "--auth-local=trust", "--auth-host=scram-sha-256"]
-        command = [*self._as_user, PROGRAMS / "initdb", "-D", self._folder / "data", "--no-sync", *flags]
+        command = [*self._as_user, PROGRAMS / "initdb", "-D", self.folder / "data", "--no-sync", *flags]
         subprocess.run(command, check=True, capture_output=True)
         self.start()
         password = sql.Literal(self._password)

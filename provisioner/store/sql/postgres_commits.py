@@ -21,7 +21,8 @@ _log = logging.getLogger(__name__)
 # PostgreSQL keeps up to 64 subtransactions of a transaction at hand; beyond that all readers pay.
 UNITS_MAX = 64
 _COMMIT = "SELECT fleetgate_commit(%s, %s, %s, %s::json)"
-_FORGET = "DELETE FROM receipt WHERE at < now() - interval '1 day'"
+# Of writers that are gone: one that finds out what became of a batch does so within seconds.
+FORGET_RECEIPTS = "DELETE FROM receipt WHERE at < now() - interval '1 day'"
 _DURABLY = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 # Text that JSON carries and PostgreSQL does not, and index values that are too long.
 _UNSTORABLE = frozenset(("22P05", "54000"))
@@ -41,7 +42,7 @@ class PostgresCommits:
     def __init__(self, options: PostgresOptions, schema: int) -> None:
         self._options = options
         self._schema = schema
-        self._link = Link(options, _DURABLY, _FORGET)
+        self._link = Link(options, _DURABLY)
         self._groups: Groups[_Packed, int] = Groups(self._write, UNITS_MAX)
         self._writer = uuid.uuid4().hex
         self._batch = 0

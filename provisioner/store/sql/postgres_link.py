@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -74,8 +75,10 @@ class Link:
 
     async def connected(self) -> Connection:
         """Raises Unavailable."""
-        if self._connection is not None and not self._connection.closed:
-            return self._connection
+        if self._connection is not None:
+            if _alive(self._connection):
+                return self._connection
+            await self.close()
         now_s = asyncio.get_running_loop().time()
         if now_s < self._away_until_s:
             raise Unavailable(self._why_away)
@@ -107,14 +110,33 @@ async def connect(options: PostgresOptions, *setup: str) -> Connection:
     """Raises Unavailable."""
     try:
         made = await psycopg.AsyncConnection.connect(**options.keywords(), autocommit=True)  # type: ignore[arg-type]  # the keywords are libpq's
-        async with within(made, options.statement_s + GRACE_S):
-            for statement in setup:
-                await made.execute(statement.encode())
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(made.close)
+            async with within(made, options.statement_s + GRACE_S):
+                for statement in setup:
+                    await made.execute(statement.encode())
+            undo.pop_all()
     except (psycopg.Error, OSError) as error:
         # What libpq says of a failed connection names host, port, user and database, and no password.
         why = str(error).strip().splitlines() or [type(error).__name__]
         raise Unavailable(f"the {options.place} cannot be reached: {why[0]}") from None
     return made
+
+
+def _alive(connection: Connection) -> bool:
+    """Whether an idle connection has not been closed from afar: what is never sent is not Lost."""
+    with contextlib.suppress(psycopg.Error, OSError, ValueError):
+        # A farewell comes before the end of the stream.
+        while not connection.closed and _readable(connection):
+            connection.pgconn.consume_input()
+        return not connection.closed
+    return False
+
+
+def _readable(connection: Connection) -> bool:
+    asked = select.poll()  # select() knows no descriptor above 1,023
+    asked.register(connection.fileno(), select.POLLIN)
+    return bool(asked.poll(0))
 
 
 @contextlib.asynccontextmanager

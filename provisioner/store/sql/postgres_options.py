@@ -59,7 +59,8 @@ class PostgresOptions:
             "user": self.user,
             "sslmode": self.sslmode,
             "connect_timeout": self.connect_s,
-            "target_session_attrs": "read-write",
+            # Of several servers one is the first; a standby may be behind, so it is not even read from.
+            "target_session_attrs": "read-write" if "," in self.host else "any",
             "application_name": "fleetgate",
             "client_encoding": "UTF8",
             "options": " ".join(f"-c {name}={value}" for name, value in (_SESSION | timeouts).items()),

@@ -16,7 +16,7 @@ from provisioner.store.one_process import check_message
 from provisioner.store.paging import check_limit
 from provisioner.store.schema import SCHEMA, Schema
 from provisioner.store.sql import postgres_copies, rows
-from provisioner.store.sql.postgres_commits import PostgresCommits
+from provisioner.store.sql.postgres_commits import FORGET_RECEIPTS, PostgresCommits
 from provisioner.store.sql.postgres_leases import PostgresLeases
 from provisioner.store.sql.postgres_news import SIGNALS, PostgresNews
 from provisioner.store.sql.postgres_options import PostgresOptions
@@ -51,6 +51,8 @@ class PostgresStore:
         try:
             async with asyncio.timeout(options.connect_s + options.statement_s):
                 await store._news.listening()
+            with contextlib.suppress(Unavailable):
+                await store._reads.ask(FORGET_RECEIPTS)
         except TimeoutError:
             await store.close()
             raise Unavailable(f"the {options.place} cannot be listened to") from None

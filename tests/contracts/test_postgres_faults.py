@@ -1,0 +1,414 @@
+"""The PostgreSQL store when its server, its connections, its disk or other processes misbehave."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import sql
+
+from provisioner.model.audit import AuditEvent
+from provisioner.model.device import Device
+from provisioner.model.errors import Unavailable
+from provisioner.model.ports import Put, Unit
+from provisioner.model.request import ProvisionRequest
+from provisioner.store.schema import SCHEMA
+from provisioner.store.sql.postgres_options import PostgresOptions
+from provisioner.store.sql.postgres_store import PostgresStore
+from tests.contracts.postgres_process import begin
+from tests.contracts.store_contract import in_loop
+from tests.contracts.store_values import all_audit, device, request, walk_unit
+from tests.support.postgres import PostgresServer, running_postgres
+
+CALLERS = 50
+RECOVERED_S_MAX = 5.0
+Outcomes = dict[int, int | BaseException]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A server of this module's own, for it is stopped and started."""
+    with running_postgres() as running:
+        yield running
+
+
+@pytest.fixture
+def options(server: PostgresServer) -> PostgresOptions:
+    return server.options(server.fresh_database())
+
+
+@asynccontextmanager
+async def opened(options: PostgresOptions) -> AsyncIterator[PostgresStore]:
+    store = await PostgresStore.open(options)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def recovered_s(store: PostgresStore) -> float:
+    """Until a commit succeeds."""
+    began_s = time.monotonic()
+    while True:
+        try:
+            await store.health()
+            return time.monotonic() - began_s
+        except Unavailable:
+            assert time.monotonic() - began_s < 2 * RECOVERED_S_MAX, "the store does not recover"
+            await asyncio.sleep(0.02)
+
+
+async def committing(store: PostgresStore, outcomes: Outcomes, until: asyncio.Event) -> None:
+    """Fifty callers, each committing one walk after the other; what became of each is kept."""
+    numbers = iter(range(10**9))
+
+    async def caller() -> None:
+        while not until.is_set():
+            number = next(numbers)
+            try:
+                outcomes[number] = await store.commit(walk_unit(number))
+            except Unavailable as error:
+                outcomes[number] = error
+                await asyncio.sleep(0.01)
+
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+
+
+async def follow(store: PostgresStore, seen: list[AuditEvent]) -> None:
+    async with aclosing(store.changes(0)) as feed:  # type: ignore[type-var]  # the feed is an async generator
+        async for row in feed:
+            seen.append(row)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110  # what is waited for happens in other tasks and processes
+            await asyncio.sleep(0.005)
+
+
+async def assert_true(store: PostgresStore, outcomes: Outcomes) -> None:
+    """What was acknowledged is there, once; what was not is not; the log has no gap and nobody's rows mixed up."""
+    for number, outcome in outcomes.items():
+        stored = await store.get(Device, f"dev-{number:06d}")
+        assert (stored is not None) == isinstance(outcome, int), (number, outcome)
+    log = await all_audit(store)
+    assert [row.seq for row in log] == list(range(1, len(log) + 1))
+    acknowledged = {number: seq for number, seq in outcomes.items() if isinstance(seq, int)}
+    assert len(log) == 2 * len(acknowledged)
+    for number, seq in acknowledged.items():
+        assert [row.subject for row in log[seq - 2 : seq]] == [f"req-{number:06d}"] * 2
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
+def test_a_restart_in_the_middle_of_commits(server: PostgresServer, options: PostgresOptions, how: Any) -> None:
+    """Stopped and crashed, every commit of 50 callers is durable, or refused and absent; feeds miss no row; the
+    store is back within five seconds of the server, by itself."""
+
+    async def scenario() -> None:
+        async with opened(options) as store, opened(options) as other:
+            outcomes: Outcomes = {}
+            stop = asyncio.Event()
+            seen: list[AuditEvent] = []
+            following = asyncio.create_task(follow(other, seen))
+            running = asyncio.create_task(committing(store, outcomes, stop))
+            await until(lambda: len(outcomes) > 200)
+            await asyncio.to_thread(server.stop, how)
+            await asyncio.to_thread(server.start)
+            assert await recovered_s(store) < RECOVERED_S_MAX
+            before = len(outcomes)
+            await until(lambda: len(outcomes) > before + 200)
+            stop.set()
+            await running
+            await assert_true(other, outcomes)
+            last = (await other.audit_page(newest_first=True, limit=1))[0].seq
+            await until(lambda: bool(seen) and seen[-1].seq == last)
+            following.cancel()
+            assert [row.seq for row in seen] == list(range(1, last + 1))
+
+    asyncio.run(scenario())
+
+
+@in_loop
+async def test_connections_cut_in_the_middle_of_commits(server: PostgresServer, options: PostgresOptions) -> None:
+    """However often pg_terminate_backend strikes, the outcome of each commit is found out, not guessed."""
+    async with opened(options) as store:
+        outcomes: Outcomes = {}
+        stop = asyncio.Event()
+        running = asyncio.create_task(committing(store, outcomes, stop))
+        for cut in range(1, 21):
+            await until(lambda so_far=cut: len(outcomes) > so_far * 50)  # type: ignore[misc]  # a default binds the loop's value
+            await asyncio.sleep(random.random() / 100)
+            await asyncio.to_thread(server.cut_connections, options.database)
+        stop.set()
+        await running
+        assert sum(isinstance(each, int) for each in outcomes.values()) > 20 * 50 / 2
+        await assert_true(store, outcomes)
+
+
+@in_loop
+async def test_a_server_that_is_away_is_told_of_quickly(server: PostgresServer, options: PostgresOptions) -> None:
+    """While it is away nothing hangs: every verb raises Unavailable at once, opening does as well."""
+    async with opened(options) as store:
+        await store.commit(walk_unit(1))
+        await asyncio.to_thread(server.stop)
+        try:
+            verbs: list[Callable[[], Awaitable[object]]] = [
+                lambda: store.get(Device, "dev-000001"),
+                lambda: store.page(Device),
+                lambda: store.commit(walk_unit(2)),
+                store.health,
+                lambda: store.notify("x"),
+                lambda: store.acquire("effects", "a", 1),
+                lambda: store.adopt([device(7, version=1)]),
+                lambda: PostgresStore.open(options),
+            ]
+            for verb in verbs:
+                began_s = time.monotonic()
+                with pytest.raises(Unavailable, match="cannot be reached"):
+                    await verb()
+                assert time.monotonic() - began_s < 1.0
+        finally:
+            await asyncio.to_thread(server.start)
+        assert await recovered_s(store) < RECOVERED_S_MAX
+        await store.commit(walk_unit(2))
+        assert await store.count(Device) == 2
+
+
+@in_loop
+async def test_what_cannot_be_found_out_is_not_called_undone(server: PostgresServer, options: PostgresOptions) -> None:
+    """A server that stays away after a connection broke during a commit: the commit says that nobody knows, those
+    behind it that nothing was done; and both are true afterwards."""
+    async with opened(replace(options, settle_s=0.5)) as store:
+        outcomes: Outcomes = {}
+        stop = asyncio.Event()
+        running = asyncio.create_task(committing(store, outcomes, stop))
+        await until(lambda: len(outcomes) > 100)
+        await asyncio.to_thread(server.stop, signal.SIGQUIT)
+        try:
+            await until(lambda: sum(isinstance(each, Unavailable) for each in outcomes.values()) > 2 * CALLERS)
+        finally:
+            await asyncio.to_thread(server.start)
+        stop.set()
+        await running
+        unknown = {number for number, each in outcomes.items() if "is not known" in str(each)}
+        assert len(unknown) <= CALLERS
+        for number, outcome in outcomes.items():
+            if number not in unknown:
+                stored = await store.get(Device, f"dev-{number:06d}")
+                assert (stored is not None) == isinstance(outcome, int), (number, outcome)
+
+
+@in_loop
+async def test_a_connection_that_hangs_is_cut(server: PostgresServer, options: PostgresOptions) -> None:
+    """A server process that stops answering costs a commit some seconds, and it is made once."""
+    async with opened(replace(options, statement_s=0.5)) as store:
+        await store.commit(walk_unit(1))
+        find = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND query LIKE 'SELECT fleetgate_commit%%'"
+        (pid,) = server.ask(find, options.database)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            assert await store.commit(walk_unit(2)) == 4
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert await store.commit(walk_unit(3)) == 6
+        await assert_true(store, {1: 2, 2: 4, 3: 6})
+
+
+@in_loop
+async def test_a_read_only_server_commits_nothing(server: PostgresServer, options: PostgresOptions) -> None:
+    """F-42: Unavailable, nothing changed, reads go on; and it goes on by itself once the server takes writes again."""
+    async with opened(options) as store:
+        await store.commit(walk_unit(1))
+        read_only = sql.SQL("ALTER SYSTEM SET default_transaction_read_only = {}")
+        server.administer(read_only.format(sql.Literal("on")), "SELECT pg_reload_conf()")
+        try:
+            with pytest.raises(Unavailable):
+                async with asyncio.timeout(5):  # a server process reads its settings when it likes
+                    while True:
+                        await store.health()
+            for _ in range(2):
+                with pytest.raises(Unavailable, match="it is read-only"):
+                    await store.commit(walk_unit(2))
+            assert await store.get(Device, "dev-000001") is not None
+        finally:
+            off = "SET default_transaction_read_only = off"
+            server.administer(off, read_only.format(sql.Literal("off")), "SELECT pg_reload_conf()")
+        assert await recovered_s(store) < RECOVERED_S_MAX
+        await assert_true(store, {1: 2})
+
+
+@in_loop
+async def test_a_full_disk_refuses_a_unit_and_nothing_else(server: PostgresServer, options: PostgresOptions) -> None:
+    """F-42: the unit that did not fit is Unavailable and leaves nothing, the one beside it is committed."""
+    async with opened(options) as store:
+        server.administer(
+            """CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN IF new.id = 'dev-000002' THEN RAISE disk_full; END IF; RETURN new; END $$""",
+            "CREATE TRIGGER full_disk BEFORE INSERT ON device FOR EACH ROW EXECUTE FUNCTION full_disk()",
+            database=options.database,
+        )
+        commits = [asyncio.create_task(store.commit(walk_unit(number))) for number in (1, 2, 3)]
+        first, second, third = await asyncio.gather(*commits, return_exceptions=True)
+        assert isinstance(second, Unavailable)
+        assert "its disk is full; nothing was changed" in str(second)
+        assert (first, third) == (2, 4)
+        await assert_true(store, {1: 2, 2: second, 3: 4})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is mounted, which an ordinary user may not")
+def test_a_disk_that_fills_up() -> None:
+    """F-42: on a disk of a few megabytes commits go on until it is full, then they are Unavailable and change nothing;
+    when there is room again they go on."""
+    with running_postgres() as server:
+        disk = server.folder / "small"
+        disk.mkdir()
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size=12m,mode=700,uid={server.folder.stat().st_uid}", "tmpfs", disk],
+            check=True,
+        )
+        try:
+            asyncio.run(fill_up(server, disk))
+        finally:
+            server.stop(signal.SIGQUIT)
+            subprocess.run(["umount", disk], check=True)
+
+
+@in_loop
+async def test_many_processes_race_for_each_version(server: PostgresServer, options: PostgresOptions) -> None:
+    """F-43: three processes add to one record: each version has one winner, nothing is lost, and a fourth process
+    sees every audit row in order, without a gap."""
+    async with opened(options) as store:
+        await store.commit(Unit([Put(request(1))]))
+        seen: list[AuditEvent] = []
+        following = asyncio.create_task(follow(store, seen))
+        processes = [begin(options, "add", "req-000001", "40") for _ in range(3)]
+        told = await asyncio.gather(*(asyncio.to_thread(each.communicate, timeout=60) for each in processes))
+        assert [each.returncode for each in processes] == [0, 0, 0], told
+        await until(lambda: len(seen) == 120)
+        following.cancel()
+        won = sorted(int(line) for out, _ in told for line in out.split())
+        assert won == list(range(1, 121))
+        assert [row.seq for row in seen] == list(range(1, 121))
+        assert [row.details["version"] for row in seen] == won
+        assert len({row.details["process"] for row in seen}) == 3
+        stored = await store.get(ProvisionRequest, "req-000001")
+        assert stored is not None
+        assert stored.attempts == 120
+
+
+@in_loop
+async def test_a_killed_process_leaves_whole_units(server: PostgresServer, options: PostgresOptions) -> None:
+    """kill -9 of a process that commits: what it was told is there, and no unit is there by half."""
+    async with opened(options) as store:
+        for first in (1_000, 2_000, 3_000):
+            process = begin(options, "commit", str(first))
+            assert process.stdout is not None
+            acknowledged = [int(await asyncio.to_thread(process.stdout.readline)) for _ in range(30)]
+            process.kill()
+            rest, _ = await asyncio.to_thread(process.communicate)
+            acknowledged += [int(line) for line in rest.splitlines(keepends=True) if line.endswith(b"\n")]
+            for number in acknowledged:
+                assert await store.get(Device, f"dev-{number:06d}") is not None
+        devices = await store.count(Device)
+        assert devices == await store.count(ProvisionRequest) == len(await all_audit(store)) / 2
+
+
+def test_f_44_processes_migrate_at_once(server: PostgresServer) -> None:
+    """F-44: four processes that find an empty database at once all open it, and one of them has migrated it."""
+    options = server.options(server.empty_database())
+    processes = [begin(options, "open") for _ in range(4)]
+    told = [each.communicate(timeout=60) for each in processes]
+    assert [each.returncode for each in processes] == [0] * 4, told
+    assert server.ask("SELECT version_num FROM schema_version", database=options.database) == [str(SCHEMA.version)]
+
+
+def test_f_44_a_process_killed_in_the_middle_of_a_migration(server: PostgresServer) -> None:
+    """F-44: nothing of it stays, and the next one migrates from the beginning."""
+    options = server.options(server.empty_database())
+    server.administer(
+        """CREATE FUNCTION wait() RETURNS event_trigger LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM pg_sleep(60); END $$""",
+        """CREATE EVENT TRIGGER wait ON ddl_command_end WHEN TAG IN ('CREATE FUNCTION') EXECUTE FUNCTION wait()""",
+        database=options.database,
+    )
+    process = begin(options, "open")
+    waits = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event = 'PgSleep'"
+    until_s = time.monotonic() + 30
+    while not server.ask(waits, options.database):
+        assert time.monotonic() < until_s, process.poll()
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    server.cut_connections(options.database)
+    server.administer("DROP EVENT TRIGGER wait", "DROP FUNCTION wait", database=options.database)
+    tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
+    assert server.ask(tables, database=options.database) == [0]
+    again = begin(options, "open")
+    assert (again.communicate(timeout=60)[1], again.returncode) == (b"", 0)
+
+
+@in_loop
+async def test_f_44_a_newer_schema_is_refused(server: PostgresServer, options: PostgresOptions) -> None:
+    """F-44: this program does not open a database of a newer one, nor commits any more when it was open before."""
+    async with opened(options) as store:
+        await store.commit(walk_unit(1))
+        server.administer("UPDATE schema_version SET version_num = '99'", database=options.database)
+        with pytest.raises(Unavailable, match="schema 99 and this program knows schema"):
+            await PostgresStore.open(options)
+        with pytest.raises(Unavailable, match="a newer program has migrated it"):
+            await store.commit(walk_unit(2))
+        assert await store.count(Device) == 1
+
+
+@in_loop
+async def test_signals_outlive_a_restart(server: PostgresServer, options: PostgresOptions) -> None:
+    """A listener is told that it may have missed something, and hears what comes after; a lease is still held."""
+    async with opened(options) as store, opened(options) as other:
+        fence = await store.acquire("effects", "a", 60)
+        heard: list[str | None] = []
+
+        async def listen() -> None:
+            async for message in other.signals():
+                heard.append(message)
+
+        listening = asyncio.create_task(listen())
+        await asyncio.sleep(0)
+        await store.notify("before")
+        await until(lambda: "before" in heard)
+        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(server.start)
+        await until(lambda: heard[-1] is None)
+        await store.notify("after")
+        await until(lambda: heard[-1] == "after")
+        listening.cancel()
+        assert await other.acquire("effects", "b", 60) is None
+        assert fence is not None
+        assert await store.renew("effects", fence, 60)
+
+
+async def fill_up(server: PostgresServer, disk: Path) -> None:
+    place = sql.SQL("CREATE TABLESPACE small LOCATION {}").format(sql.Literal(str(disk)))
+    options = server.options(server.empty_database())
+    move = sql.SQL("ALTER DATABASE {} SET TABLESPACE small").format(sql.Identifier(options.database))
+    server.administer(place, move)
+    async with opened(options) as store:
+        outcomes: Outcomes = {}
+        for number in range(20_000):
+            try:
+                outcomes[number] = await store.commit(walk_unit(number))
+            except Unavailable as error:
+                outcomes[number] = error
+                assert "its disk is full" in str(error)
+                break
+        assert isinstance(outcomes[len(outcomes) - 1], Unavailable)
+        await assert_true(store, outcomes)
+        await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,size=64m", disk], check=True)
+        await store.commit(walk_unit(30_000))
