@@ -53,7 +53,8 @@ class Devices:
 
         It stays in the registry; a request that is made or re-armed later gives it new credentials."""
         device = await self.find(id, account)
-        revoked = replace(device, state=move(device.state, DeviceMove.REVOKE))
+        state = move(device.state, DeviceMove.REVOKE)
+        revoked = replace(device, state=state, certificate_serial=None, certificate_ends_at=None)
         if dry_run:
             return revoked
         users, requests = await self._users(device), await self._requests(device)

@@ -192,6 +192,7 @@ async def test_what_a_revocation_took_is_in_the_audit_log(world: World) -> None:
     (row,) = await world.audit("device.revoke")
     assert (row.actor, row.subject, row.client_id) == (ADA, delivery.device_id, "gw1")
     assert row.details == {"users": [delivery.username], "certificates": [serial]}
+    assert (await world.device()).certificate_serial is None
     (closing,) = await world.audit("request.revoke")
     assert (closing.subject, closing.details) == (made.request.id, {"device": delivery.device_id})
 
