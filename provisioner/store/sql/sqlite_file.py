@@ -31,7 +31,7 @@ def bring_up_to_date(path: Path, schema: Schema, steps: Sequence[Path] | None) -
     """Make or migrate the tables. steps: folders of migrations, None: those of the program. Raises Unavailable."""
     connection = writing(path)
     try:
-        found = _version(connection)
+        found = _version(connection, path)
         schema.check(found)
         if found != schema.version:
             _migrate(connection, schema, steps)
@@ -63,13 +63,13 @@ def _connected(path: Path) -> sqlite3.Connection:
     )
 
 
-def _version(connection: sqlite3.Connection) -> int:
+def _version(connection: sqlite3.Connection, path: Path) -> int:
     """0 for an empty database."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     if not tables:
         return 0
     if SCHEMA_VERSION_TABLE not in tables:
-        raise Unavailable("the database is none of fleetgate's: it has other tables")
+        raise Unavailable(f"{path} is no store of fleetgate's: it has other tables")
     return int(connection.execute(f"SELECT version_num FROM {SCHEMA_VERSION_TABLE}").fetchone()[0])
 
 

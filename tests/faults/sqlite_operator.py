@@ -1,0 +1,78 @@
+"""A process that has an SQLite store open and does what it reads from its standard input, a line each.
+
+Arguments: the database file; ``later``, for a program that knows schema 2. Answers are a line each: what a verb
+returns, or the name of the exception and its message.
+
+commit N, get N, health, audit: one verb each. walks N: that many commits, 50 under way; the seconds that they took.
+write N: commits from number N on, with the number of each once it is acknowledged, for good.
+"""
+
+import asyncio
+import itertools
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from provisioner.model.device import Device
+from provisioner.model.errors import FleetgateError
+from provisioner.store.schema import SCHEMA, Schema
+from provisioner.store.sql.migrate import STEPS
+from provisioner.store.sql.sqlite_store import SqliteStore
+from tests.contracts.store_values import all_audit, walk_unit
+
+LATER = Schema(2, migrations={1: lambda rows: rows})
+LATER_STEPS = (*STEPS, Path(__file__).parent / "later_schema")
+IN_FLIGHT = 50
+
+
+async def opened(path: Path, *, later: bool) -> SqliteStore:
+    return await SqliteStore.open(path, schema=LATER if later else SCHEMA, steps=LATER_STEPS if later else None)
+
+
+async def answer(store: SqliteStore, verb: str, number: int) -> str:
+    match verb:
+        case "commit":
+            return str(await store.commit(walk_unit(number)))
+        case "get":
+            found = await store.get(Device, f"dev-{number:06d}")
+            return "nothing" if found is None else found.id
+        case "health":
+            await store.health()
+            return "good"
+        case "audit":
+            return " ".join(str(row.seq) for row in await all_audit(store))
+        case "walks":
+            began_s = time.perf_counter()
+            await in_parallel(store, iter(range(number)))
+            return f"{time.perf_counter() - began_s:.3f}"
+        case "write":
+            await in_parallel(store, itertools.count(number), told=True)
+    raise ValueError(verb)
+
+
+async def in_parallel(store: SqliteStore, numbers: Iterator[int], *, told: bool = False) -> None:
+    async def caller() -> None:
+        for number in numbers:
+            await store.commit(walk_unit(number))
+            if told:
+                os.write(1, b"%d\n" % number)
+
+    await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
+
+
+async def operate(path: Path, *, later: bool) -> None:
+    store = await opened(path, later=later)
+    print("open", flush=True)
+    for line in sys.stdin:
+        verb, _, number = line.strip().partition(" ")
+        try:
+            print(await answer(store, verb, int(number or 0)), flush=True)
+        except FleetgateError as error:
+            print(f"{type(error).__name__}: {error}", flush=True)
+    await store.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(operate(Path(sys.argv[1]), later="later" in sys.argv[2:]))
