@@ -1,14 +1,17 @@
 """The MQTT client of every connection that the service makes: paho, made fit for a process that holds a fleet.
 
 paho waits by ``select``, which takes no descriptor beyond 1,023; a service that serves devices has those. It leaves
-Nagle's algorithm on, which costs 44 ms an exchange here, and the socket open when a handshake fails. All of this is
-changed by private methods of paho; tests/contracts/test_service_client.py pins each.
+Nagle's algorithm on, which costs 44 ms an exchange here, and the socket open when a handshake fails; it comes back in
+step with everybody else (F-31), and cannot leave while it waits. All of this is changed by private methods of paho;
+tests/contracts/test_service_client.py pins each.
 """
 
 import contextlib
+import random
 import select
 import socket
 import ssl
+import threading
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -51,7 +54,7 @@ class Client(mqtt.Client):
             reconnect_on_failure=comes_back,
             manual_ack=manual_ack,
         )
-        self._preamble = preamble
+        self._preamble, self._is_leaving = preamble, threading.Event()
         if tls is not None:
             self.tls_set_context(tls)
         if websocket_path is not None:
@@ -63,6 +66,7 @@ class Client(mqtt.Client):
 
     def leave(self) -> None:
         """Send what waits and DISCONNECT, and end the network thread if there is one. Blocks."""
+        self._is_leaving.set()
         self.disconnect()
         self.loop_stop()
         self.drop()
@@ -103,6 +107,13 @@ class Client(mqtt.Client):
             if code != MQTTErrorCode.MQTT_ERR_SUCCESS or self._sock is None:
                 return code
         return self.loop_misc()
+
+    def _reconnect_wait(self) -> None:
+        with self._reconnect_delay_mutex:
+            former_s = self._reconnect_delay
+            longest_s = self._reconnect_min_delay if former_s is None else former_s * 2
+            self._reconnect_delay = longest_s = min(longest_s, self._reconnect_max_delay)
+        self._is_leaving.wait(random.uniform(0, longest_s))
 
     def _create_socket_connection(self) -> socket.socket:
         self._newest = super()._create_socket_connection()

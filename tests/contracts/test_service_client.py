@@ -173,6 +173,28 @@ def test_what_fails_leaves_no_descriptor(gate: MosquittoGate) -> None:
     assert psutil.Process().num_fds() == before
 
 
+def test_f_31_who_lost_its_broker_comes_back_at_a_time_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F-31: full jitter below a limit that doubles, and no waiting once it is told to leave."""
+    longest: list[float] = []
+
+    def drawn(least: float, most: float) -> float:
+        assert least == 0
+        longest.append(most)
+        return most if len(longest) > 4 else 0.0
+
+    monkeypatch.setattr("provisioner.mqtt_client.random.uniform", drawn)
+    (nobody,) = free_ports(1)
+    client = Client(OWN, clean=True)
+    client.reconnect_delay_set(1, 6)
+    client.connect_async("127.0.0.1", nobody)
+    client.loop_start()
+    _await(lambda: len(longest) == 5)
+    began_s = time.monotonic()
+    client.leave()
+    assert time.monotonic() - began_s < 4
+    assert longest == [1, 2, 4, 6, 6]
+
+
 def test_the_first_word_comes_before_all_others() -> None:
     """A preamble is the first that the peer reads."""
     with socket.create_server(("127.0.0.1", 0)) as server:
