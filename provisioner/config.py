@@ -106,6 +106,10 @@ class MetricsSettings(_Part):
     def _off_is_a_word(cls, value: Any) -> Any:
         return None if value is False or value == "off" else value
 
+    def of_worker(self, number: int) -> Self:
+        """Each has a port of its own, from this one on: what is measured is of one process. number: from 1."""
+        return self.model_copy(update={"port": self.port + number - 1}) if self.port else self
+
 
 class AuthoritySettings(_Part):
     certificate: Path = Path("ca/ca.pem")

@@ -67,6 +67,7 @@ def serve(config: Path, worker: int | None) -> None:
     from provisioner import app
 
     parent = None if worker is None else sys.stdin.fileno()
+    settings = settings.model_copy(update={"metrics": settings.metrics.of_worker(worker or 1)})
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(app.serve(settings, config.resolve().parent, ready=_ready, alive=_alive, parent=parent))
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from provisioner.model.device import Device
+from provisioner.model.device import Device, DeviceState
 from provisioner.model.effect import Effect
 from provisioner.model.errors import Unavailable
 from provisioner.model.request import ProvisionRequest, RequestState
@@ -68,22 +68,29 @@ class CertificateTally:
         """Count now and every hour, until cancelled."""
         while True:
             try:
-                self.left = await self._tally()
+                await self.count()
                 await asyncio.sleep(TALLIED_S)
             except Unavailable as error:
                 log.debug("certificates cannot be counted: %s", error)
                 await asyncio.sleep(AGAIN_S)
 
-    async def _tally(self) -> Mapping[str, int]:
+    async def count(self) -> None:
+        """Count now. Raises Unavailable; then ``left`` stays what it was."""
         found: Counter[str] = Counter({str(days): 0 for days in DAYS_LEFT} | {LONGER: 0})
         after: str | None = None
         while True:
             page = await self._platform.store.page(Device, after=after, limit=PAGE)
             now = self._platform.now()
-            found.update(within(each.certificate_ends_at, now) for each in page.items if each.certificate_ends_at)
+            found.update(within(end, now) for each in page.items if (end := _certificate_end(each)) is not None)
             if (after := page.after) is None:
-                return found
+                self.left = found
+                return
             await asyncio.sleep(PAUSE_S)
+
+
+def _certificate_end(device: Device) -> datetime | None:
+    """None where there is none to be renewed."""
+    return device.certificate_ends_at if device.state is not DeviceState.REVOKED else None
 
 
 def within(ends_at: datetime, now: datetime) -> str:
