@@ -98,7 +98,8 @@ class Grant:
 class ProvisionRequest:
     """Every field of the Everyware provision request (EC-06 to EC-29), and how far it has come.
 
-    id: ``req-`` and 16 Crockford letters. account: the owner, which the device will belong to (EC-30).
+    id: ``req-`` and 18 Crockford letters, in the order of creation.
+    account: the owner, which the device will belong to (EC-30).
     username: of the provision user; several requests of one account may share it (EC-12).
     client_id_claim: the scope in which the client id is taken while the request is open (EC-07).
     key_verifier: digest of the activation key, None when none is required (EC-15).

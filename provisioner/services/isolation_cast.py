@@ -33,7 +33,7 @@ async def cast_at_gate(platform: Platform) -> tuple[Cast, Sequence[Stranger]]:
             created_at=now,
         )
         request = ProvisionRequest(
-            id=generate.record_id("selftest"),
+            id=generate.record_id("selftest", now),
             account=account,
             client_id=client_id,
             client_id_claim=client_id,

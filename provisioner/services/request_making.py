@@ -272,7 +272,8 @@ class RequestMaking:
         return page.items[0] if page.items else None
 
     def _request(self, actor: str, wanted: RequestDraft, key: Secret | None) -> ProvisionRequest:
-        id, now = generate.record_id("req"), self._platform.now()
+        now = self._platform.now()
+        id = generate.record_id("req", now)
         scope = wanted.account if self._platform.policy.client_id_scope == "account" else ""
         verifier = self._platform.ring.verifier(generate.normal_key(key), KEY_PURPOSE, id) if key else None
         return ProvisionRequest(

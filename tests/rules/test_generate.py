@@ -2,9 +2,10 @@
 
 import math
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from provisioner.model import names
@@ -61,12 +62,21 @@ def test_as_many_letters_as_were_asked_for(count: int) -> None:
     assert re.fullmatch(f"[{CROCKFORD}]{{{count}}}", generate.letters(count))
 
 
-def test_ids_carry_their_noun_and_eighty_bits() -> None:
-    """Record ids are not guessable, and each says what it is of."""
-    ids = {generate.record_id("req") for _ in range(1000)}
-    assert len(ids) == 1000
-    assert all(re.fullmatch(f"req-[{CROCKFORD}]{{16}}", id) for id in ids)
-    assert bits(16) >= 80
+def test_ids_carry_their_noun_and_cannot_be_guessed() -> None:
+    """Record ids of one moment differ in 45 random bits, and each says what it is of."""
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    ids = {generate.record_id("req", now) for _ in range(1000)}
+    assert len(ids) == len({id[-9:] for id in ids}) == 1000
+    assert all(re.fullmatch(f"req-[{CROCKFORD}]{{18}}", id) for id in ids)
+    assert bits(9) >= 45
+
+
+@given(st.lists(st.datetimes(datetime(1970, 1, 2), datetime(3000, 1, 1)), min_size=2, max_size=2))
+def test_ids_stand_in_the_order_of_time(moments: list[datetime]) -> None:
+    """P8: a millisecond later is a greater id, compared as stores do, so that a store appends what comes later."""
+    earlier, later = sorted(each.replace(tzinfo=UTC) for each in moments)
+    assume(later - earlier > timedelta(milliseconds=1))
+    assert generate.record_id("req", earlier).encode() < generate.record_id("req", later).encode()
 
 
 def test_ids_for_gateways_have_128_bits() -> None:
