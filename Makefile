@@ -35,8 +35,8 @@ features: setup ## one line for each id of docs/features.md: pass, fail or missi
 	@scripts/system-packages
 	@.venv/bin/python -m tests.features_report
 
-bench: setup ## figures against their bars; ONLY=P1,P4 runs some
-	.venv/bin/python -m tests.bench.run $(if $(ONLY),--only $(ONLY))
+bench: setup ## figures against their bars; ONLY=P1,P4 runs some, STORES=tinydb,sqlite some stores
+	.venv/bin/python -m tests.bench.run $(if $(ONLY),--only $(ONLY)) $(if $(STORES),--stores $(STORES))
 
 soak: setup ## the tests that take longer than a test run may
 	scripts/system-packages

@@ -33,23 +33,27 @@ class BenchRights:
     wills: frozenset[str] = frozenset()
 
 
+def constant_answer(broker_url: str) -> bytes:
+    """About as long as a real one."""
+    answer = {
+        "request_id": "bench",
+        "status": "provisioned",
+        "server_time": "2026-01-01T00:00:00Z",
+        "broker_url": broker_url,
+        "client_id": "bench",
+        "username": "bench-user",
+        "password": "constant-" * 4,
+        "configuration": {"interval_s": 60},
+    }
+    return json.dumps(answer).encode()
+
+
 class ConstantApplication:
     """Admits everybody and answers every message on the response topic with the same bytes."""
 
     def __init__(self, broker_url: str) -> None:
         self._identities = itertools.count()
-        self._answer = json.dumps(
-            {
-                "request_id": "bench",
-                "status": "provisioned",
-                "server_time": "2026-01-01T00:00:00Z",
-                "broker_url": broker_url,
-                "client_id": "bench",
-                "username": "bench-user",
-                "password": "constant-" * 4,
-                "configuration": {"interval_s": 60},
-            }
-        ).encode()
+        self._answer = constant_answer(broker_url)
 
     async def admit(self, login: Login) -> Admission | Denial:
         prefix = f"prov/v1/{login.client_id}"

@@ -10,10 +10,12 @@ import argparse
 import asyncio
 import json
 import ssl
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -38,7 +40,9 @@ class Device:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
     """``tls`` None: plain. ``second_topic`` None: no second hop; else a template with {client_id}, {username} and
-    {account}."""
+    {account}. second_ca: where an answer brings a certificate, that is the login on the second hop, to a server whose
+    certificate this authority signed. arrival_s: all of them arrive within this time, evenly, however many are under
+    way; None: ``in_flight`` of them are, and the next one comes when one is done."""
 
     host: str = "127.0.0.1"
     port: int
@@ -47,6 +51,8 @@ class LoadPlan:
     second_tls: ssl.SSLContext | None = None
     second_topic: str | None = None
     walk_s_max: float = 30.0
+    second_ca: Path | None = None
+    arrival_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +164,11 @@ async def load(devices: Iterable[Device], plan: LoadPlan) -> LoadResult:
     tally = _Tally()
     queue = iter(scripts)
     cpu_s, started_s = time.process_time(), time.perf_counter()
-    await asyncio.gather(*(_worker(queue, plan, tally) for _ in range(min(plan.in_flight, len(scripts)))))
+    if plan.arrival_s is None:
+        await asyncio.gather(*(_worker(queue, plan, tally) for _ in range(min(plan.in_flight, len(scripts)))))
+    else:
+        gap_s = plan.arrival_s / len(scripts)
+        await asyncio.gather(*(_arrive(script, n * gap_s, plan, tally) for n, script in enumerate(scripts)))
     seconds, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_s
     ordered = sorted(tally.latencies_s) or [0.0]
     return LoadResult(
@@ -184,17 +194,26 @@ def constant_devices(count: int) -> Iterator[Device]:
 
 async def _worker(queue: Iterator[_Script], plan: LoadPlan, tally: _Tally) -> None:
     for script in queue:
-        started_s = time.perf_counter()
-        try:
-            async with asyncio.timeout(plan.walk_s_max):
-                outcome = await _walk(script, plan, tally)
-        except TimeoutError:
-            outcome = "too_slow"
-        except (OSError, _Failed) as failure:
-            outcome = str(failure) if isinstance(failure, _Failed) else type(failure).__name__
-        tally.outcomes[outcome] += 1
-        if outcome == "provisioned":
-            tally.latencies_s.append(time.perf_counter() - started_s)
+        await _timed(script, plan, tally)
+
+
+async def _arrive(script: _Script, after_s: float, plan: LoadPlan, tally: _Tally) -> None:
+    await asyncio.sleep(after_s)
+    await _timed(script, plan, tally)
+
+
+async def _timed(script: _Script, plan: LoadPlan, tally: _Tally) -> None:
+    started_s = time.perf_counter()
+    try:
+        async with asyncio.timeout(plan.walk_s_max):
+            outcome = await _walk(script, plan, tally)
+    except TimeoutError:
+        outcome = "too_slow"
+    except (OSError, _Failed) as failure:
+        outcome = str(failure) if isinstance(failure, _Failed) else type(failure).__name__
+    tally.outcomes[outcome] += 1
+    if outcome == "provisioned":
+        tally.latencies_s.append(time.perf_counter() - started_s)
 
 
 async def _walk(script: _Script, plan: LoadPlan, tally: _Tally) -> str:
@@ -229,9 +248,13 @@ async def _second_hop(answer: dict[str, object], plan: LoadPlan, template: str) 
     url = urlsplit(str(answer["broker_url"]))
     client_id, username = str(answer["client_id"]), str(answer["username"])
     topic = template.format(client_id=client_id, username=username, account=answer.get("account", ""))
-    hello = encode(Connect(client_id, username=username, password=str(answer["password"]).encode()), V311)
-    secure = url.scheme in ("mqtts", "wss")
-    client = await _connect(url.hostname or "", url.port or 1883, plan.second_tls if secure else None, hello)
+    tls = plan.second_tls if url.scheme in ("mqtts", "wss") else None
+    if plan.second_ca is not None and answer.get("certificate"):
+        tls = _showing(answer, plan.second_ca)
+        hello = encode(Connect(client_id), V311)
+    else:
+        hello = encode(Connect(client_id, username=username, password=str(answer["password"]).encode()), V311)
+    client = await _connect(url.hostname or "", url.port or 1883, tls, hello)
     try:
         await _expect_accepted(client, "second_connack")
         client.transport.write(encode(Publish(topic, b"hello", qos=1, packet_id=1), V311))
@@ -239,6 +262,15 @@ async def _second_hop(answer: dict[str, object], plan: LoadPlan, template: str) 
         client.transport.write(_GOODBYE)
     finally:
         client.transport.close()
+
+
+def _showing(answer: dict[str, object], ca: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=ca)
+    with tempfile.NamedTemporaryFile("w") as both:
+        both.write(f"{answer['certificate']}{answer['private_key']}")
+        both.flush()
+        context.load_cert_chain(both.name)
+    return context
 
 
 async def _expect_accepted(client: _Client, where: str) -> None:

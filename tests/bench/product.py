@@ -1,25 +1,32 @@
 """The product as the figures need it: a real installation with stored requests, whose account broker is elsewhere.
 
-``python -m tests.bench.product FOLDER --requests N --broker-url URL`` makes the installation and the requests, prints
-the ports, serves until SIGTERM. ``FOLDER/devices.json`` then holds the devices' credentials.
+``python -m tests.bench.product FOLDER --requests N --broker-url URL`` makes the installation, where there is none, and
+the requests, prints the ports, serves until SIGTERM. ``FOLDER/devices.json`` then holds the devices' credentials.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import signal
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from broker.loop import run
 from provisioner import app
 from provisioner.config import Settings
 from provisioner.doors import installation
-from provisioner.model.ports import BrokerUser, Capabilities, Sighting
+from provisioner.model.account import Account
+from provisioner.model.ports import BrokerUser, Capabilities, Put, Sighting, Store, Unit
+from provisioner.model.request import ProvisionRequest
 from provisioner.services.accounts import Accounts
 from provisioner.services.request_making import RequestMaking
 
 SEEN_AFTER_S = 0.02
+ACCOUNT = "bench"
+AT_ONCE = 500  # rows that an import commits together
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class ReportingBroker:
@@ -56,26 +63,47 @@ class ReportingBroker:
         return list(self._users)
 
 
-async def stock(service: app.Service, requests: int, broker_url: str) -> list[dict[str, str]]:
+async def stock(service: app.Service, prefix: str, requests: int, broker_url: str) -> list[dict[str, str]]:
     """One account and that many requests with generated credentials."""
-    accounts = Accounts(service.platform, service.effects, service.gate.kick, reserved=frozenset())
-    await accounts.create("bench", {"name": "bench", "broker": ReportingBroker.name, "broker_url": broker_url})
+    if await service.platform.store.get(Account, ACCOUNT) is None:
+        accounts = Accounts(service.platform, service.effects, service.gate.kick, reserved=frozenset())
+        await accounts.create("bench", {"name": ACCOUNT, "broker": ReportingBroker.name, "broker_url": broker_url})
+    names = [f"{prefix}{number:06d}" for number in range(requests)]
+    rows = [(n, {"account": ACCOUNT, "client_id": name, "username": name}) for n, name in enumerate(names)]
     making = RequestMaking(service.platform)
-    rows = [
-        (n, {"account": "bench", "client_id": f"bench{n:06d}", "username": f"bench{n:06d}"}) for n in range(requests)
-    ]
-    at_once = 500  # makings share commits as they would in an import by many
     devices = []
-    for start in range(0, requests, at_once):
-        parts = await asyncio.gather(*(making.make_all("bench", [row]) for row in rows[start : start + at_once]))
-        for (result,) in parts:
+    for start in range(0, requests, AT_ONCE):
+        for result in await making.make_all("bench", rows[start : start + AT_ONCE]):
             assert result.made is not None and result.made.password is not None, result.error
             name = result.made.request.client_id
             devices.append({"client_id": name, "username": name, "password": result.made.password.reveal()})
     return devices
 
 
-async def serve(folder: Path, requests: int, broker_url: str) -> None:
+async def fill(store: Store, requests: int) -> None:
+    """Requests of others, until there are that many."""
+    there = await store.count(ProvisionRequest)
+    for start in range(there, requests, AT_ONCE):
+        numbers = range(start, min(requests, start + AT_ONCE))
+        await store.commit(Unit([Put(_of_others(number)) for number in numbers]))
+
+
+def _of_others(number: int) -> ProvisionRequest:
+    name = f"other{number:09d}"
+    return ProvisionRequest(
+        id=f"req-{number * 2_654_435_761 % 2**32:016X}",  # as spread as generated ids are
+        account=ACCOUNT,
+        client_id=name,
+        client_id_claim=f"/{name}",
+        username=name,
+        activates_on=MOMENT,
+        created_at=MOMENT,
+        created_by="bench",
+    )
+
+
+async def serve(arguments: argparse.Namespace) -> None:
+    folder: Path = arguments.folder
     settings = Settings.model_validate(
         {
             "gate": {
@@ -85,13 +113,16 @@ async def serve(folder: Path, requests: int, broker_url: str) -> None:
                 ]
             },
             "admin": {"port": 0},
+            "store": json.loads(arguments.store),
             "log_level": "WARNING",
         }
     )
-    installation.create(folder, installation.Plan(), app.utc_now())
+    if not (folder / installation.SETTINGS_FILE).exists():
+        installation.create(folder, installation.Plan(), app.utc_now())
     service = await app.build(settings, folder, {ReportingBroker.name: ReportingBroker()})
+    await fill(service.platform.store, arguments.stored)
     await service.start()
-    devices = await stock(service, requests, broker_url)
+    devices = await stock(service, f"bench{os.getpid()}-", arguments.requests, arguments.broker_url)
     (folder / "devices.json").write_text(json.dumps(devices))
     print(json.dumps(dict(service.gate.ports)), flush=True)
     stop = asyncio.Event()
@@ -105,9 +136,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--requests", type=int, default=1_000)
+    parser.add_argument("--stored", type=int, default=0, help="requests of others that are there as well")
+    parser.add_argument("--store", default="{}", help="that part of the settings, as JSON")
     parser.add_argument("--broker-url", default="mqtt://127.0.0.1:1883")
-    arguments = parser.parse_args()
-    run(serve(arguments.folder, arguments.requests, arguments.broker_url))
+    run(serve(parser.parse_args()))
 
 
 if __name__ == "__main__":
