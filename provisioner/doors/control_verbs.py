@@ -24,7 +24,8 @@ from provisioner.services.request_making import RequestMaking
 from provisioner.services.requests import Requests
 from provisioner.services.selftest import selftest, tried_rules
 
-IMPORT_SLICE = 100  # rows; with passwords that people chose they take a core some seconds
+# Rows that are made together. Each password that a person chose takes a core for a while, and the asker waits.
+IMPORT_SLICE, IMPORT_SLICE_PASSWORDS = 500, 50
 IMPORT_S_MAX = 3.0  # the asker waits ten seconds; rows that are left over he sends again
 
 Fields = Mapping[str, Any]
@@ -141,7 +142,7 @@ async def _request_import(s: Services, actor: str, *, rows: list[tuple[int, Fiel
     size, until_s = 0, time.monotonic() + IMPORT_S_MAX
     while not told or (len(told) < len(rows) and size < listings.PAGE_BYTES_MAX // 2 and time.monotonic() < until_s):
         try:
-            made = await s.making.make_all(actor, rows[len(told) : len(told) + IMPORT_SLICE])
+            made = await s.making.make_all(actor, _slice(rows[len(told) :]))
         except Unavailable:
             if not told:
                 raise
@@ -150,6 +151,12 @@ async def _request_import(s: Services, actor: str, *, rows: list[tuple[int, Fiel
         size += sum(map(listings.size, slice_told))
         told += slice_told
     return {"rows": told}
+
+
+def _slice(rows: list[tuple[int, Fields]]) -> list[tuple[int, Fields]]:
+    chosen = [place for place, (_, fields) in enumerate(rows[:IMPORT_SLICE]) if fields.get("password")]
+    end = chosen[IMPORT_SLICE_PASSWORDS] if len(chosen) > IMPORT_SLICE_PASSWORDS else IMPORT_SLICE
+    return rows[:end]
 
 
 async def _device_page(s: Services, actor: str, *, after: str | None, limit: int, **filters: str | None) -> View:
