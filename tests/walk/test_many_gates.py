@@ -1,0 +1,295 @@
+"""Three gates on one PostgreSQL behind HAProxy, as docs/many-gates.md sets them up, and RabbitMQ (D12)."""
+
+import asyncio
+import itertools
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from device_sim.fleet import Fleet
+from device_sim.scenario import parse
+from tests.support.crowd import await_confirmed, crowd
+from tests.support.device import Address, Credentials, JsonDevice, Wire
+from tests.support.fleet import QUICK
+from tests.support.many_gates import Gate, ManyGates
+from tests.support.postgres import PostgresServer, running_postgres
+from tests.support.rabbit_cluster import RabbitCluster, rabbit_settings, write_rabbit_secrets
+from tests.support.relay import Balancer
+
+FreshId = Callable[[], str]
+BROKER = "rabbit"
+SEEN_S = 2.0
+RACES = 50
+
+
+@dataclass
+class Site:
+    """Account acme lives on the cluster. home: where its devices are."""
+
+    many: ManyGates
+    postgres: PostgresServer
+    home: Address
+
+    @property
+    def first(self) -> Gate:
+        return self.many.gates[0]
+
+    def provision(self, credentials: Credentials) -> dict[str, str]:
+        return dict(self.first.provision(credentials, broker=BROKER))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, rabbit: RabbitCluster) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("many")
+    balancer = Balancer(*(Address(node.mqtt) for node in rabbit.nodes))
+    settings = rabbit_settings(rabbit, BROKER, balancer.port)
+    with running_postgres() as postgres:
+        many = ManyGates(folder, postgres, [settings], callback_port=rabbit.callback_port)
+        write_rabbit_secrets(rabbit, BROKER, many.first.folder)
+        home = Address(balancer.port)
+        for gate in many.gates:
+            gate.account_brokers = {BROKER: home}
+        with balancer, many:
+            balancer.open()
+            many.gates[0].account("acme", BROKER)
+            until(
+                lambda: all(len(gate.ask("status")["gates"]) == 3 for gate in many.gates), "the gates know each other"
+            )
+            yield Site(many, postgres, home)
+
+
+def until(condition: Callable[[], bool], what: str, within_s: float = 10.0) -> None:
+    until_s = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < until_s, f"did not happen in time: {what}"
+        time.sleep(0.02)
+
+
+@contextmanager
+def trouble(site: Site) -> Iterator[Counter[str]]:
+    """In turn each gate is killed and started again, and in between PostgreSQL is restarted once; what was done."""
+    done: Counter[str] = Counter()
+    over = threading.Event()
+
+    def go() -> None:
+        for gate in itertools.cycle(site.many.gates):
+            if over.wait(1.0):
+                return
+            gate.kill()
+            done["killed"] += 1
+            if over.wait(0.5):
+                gate.start()
+                return
+            if done["killed"] == 2:
+                site.postgres.stop(signal.SIGINT)
+                site.postgres.start()
+                done["restarted"] += 1
+            gate.start()
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    try:
+        yield done
+    finally:
+        over.set()
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def walk(site: Site, count: int, over_s: float, deadline_s: float) -> None:
+    """A fleet comes in while gates die; every device is confirmed, once."""
+    before = site.first.ask("status")
+    plan = crowd(site.first, site.first.folder, count, prefix=f"fleet{count}")
+    plan |= {
+        "arrival": {"pattern": "uniform", "over_s": over_s},
+        "timeouts": QUICK | {"reply_s": 3.0, "backoff_cap_s": 2.0},
+        "stay_s": 0,
+    }
+    with trouble(site) as done:
+        scenario = {"gate": f"mqtt://localhost:{site.many.front.port}", "deadline_s": deadline_s, "seed": 1}
+        fleet = Fleet(parse({**scenario, "fleets": [plan]}), site.first.folder, lambda who, log: None)
+        report = asyncio.run(fleet.run())
+    assert done["killed"] >= 3, done
+    assert done["restarted"] == 1
+    assert report.is_met, report.outcomes()
+    states = before["requests"]
+    await_confirmed(site.first, count + sum(states.values()) - states.get("revoked", 0), 20.0)
+    after = site.first.ask("status")
+    assert after["devices"] - before["devices"] == count, "a duplicate, or one is missing"
+    made = [user["client_id"] for user in site.first.listed("user.page", account="acme")]
+    assert [client_id for client_id, times in Counter(made).items() if times > 1] == []
+    confirmed = Counter(row["client_id"] for row in site.first.audit("provision.confirmed"))
+    assert {times for client_id, times in confirmed.items() if client_id.startswith("fleet")} == {1}
+    for gate in site.many.gates:
+        until(lambda gate=gate: gate.ask("fsck")["findings"] == [], f"gate {gate.number} is consistent")
+
+
+def test_f_27_a_fleet_is_confirmed_while_gates_and_the_store_die(site: Site) -> None:
+    """AZ-08: three hundred devices while each gate in turn is killed and started again and PostgreSQL is restarted:
+    all confirmed, none twice, and every gate agrees with the records."""
+    walk(site, 300, over_s=12.0, deadline_s=60)
+
+
+@pytest.mark.soak
+def test_f_27_two_thousand_devices_are_confirmed_while_gates_and_the_store_die(site: Site) -> None:
+    """EC-41: the same with two thousand."""
+    walk(site, 2_000, over_s=60.0, deadline_s=240)
+
+
+def test_f_08_what_is_revoked_at_one_gate_is_cut_at_every_gate(site: Site, fresh_id: FreshId) -> None:
+    """A device waits at each gate; what is revoked, deleted, re-armed or switched off at one of them is cut at all of
+    them within two seconds."""
+    verbs = ("request.revoke", "request.delete", "request.rearm")
+    for asked, verb in zip(itertools.cycle(site.many.gates), verbs, strict=False):
+        devices = [JsonDevice(gate.direct, site.first.request(fresh_id())) for gate in site.many.gates]
+        for device in devices:
+            asked.ask(verb, id=device.credentials.client_id)
+        until_s = time.monotonic() + SEEN_S
+        for device in devices:
+            with device:
+                assert device.wire.is_cut(max(0.01, until_s - time.monotonic())), verb
+    site.first.account("closing", BROKER)
+    devices = [JsonDevice(g.direct, site.first.request(fresh_id(), account="closing")) for g in site.many.gates]
+    site.many.gates[2].ask("account.update", id="closing", fields={"enabled": False})
+    until_s = time.monotonic() + SEEN_S
+    for device in devices:
+        with device:
+            assert device.wire.is_cut(max(0.01, until_s - time.monotonic()))
+
+
+def test_f_08_a_disabled_device_is_refused_by_whichever_gate_its_broker_asks(site: Site, fresh_id: FreshId) -> None:
+    """Disabling at one gate cuts the device on RabbitMQ, and within two seconds no gate says yes to it any more;
+    enabling at another one lets it in again at once, whoever is asked."""
+    answer = site.provision(site.first.request(fresh_id()))
+    with site.first.account_wire(answer, BROKER) as wire:
+        site.many.gates[1].ask("device.disable", id=answer["client_id"])
+        assert wire.is_cut(SEEN_S)
+    for _ in range(6):
+        with pytest.raises(ConnectionRefusedError):
+            site.first.account_wire(answer, BROKER)
+    site.many.gates[2].ask("device.enable", id=answer["client_id"])
+    for _ in range(6):
+        site.first.account_wire(answer, BROKER).close()
+
+
+class Racer:
+    """One of two devices with the same login; cut by the other one's arrival it comes back until it is answered."""
+
+    def __init__(self, gate: Gate, credentials: Credentials) -> None:
+        self._gate, self._credentials = gate, credentials
+        self.device: JsonDevice | None = None
+        self.status = "unanswered"
+
+    def walk(self, start: threading.Barrier) -> None:
+        start.wait()
+        until_s = time.monotonic() + 20
+        while self.status == "unanswered" and time.monotonic() < until_s:
+            try:
+                self.device = JsonDevice(self._gate.direct, self._credentials)
+                self.status = str(self.device.ask(f"m-{self._gate.number}")["status"])
+            except (OSError, AssertionError):
+                if self.device is not None:
+                    self.device.wire.close()
+                time.sleep(0.05 * self._gate.number)
+
+
+def test_f_16_of_two_gates_that_race_for_one_client_id_one_wins(site: Site, fresh_id: FreshId) -> None:
+    """Fifty pairs at once, each pair one client id at two gates: exactly one of each is provisioned, the other one is
+    told of the conflict, an alert is raised, and there is one user."""
+    pairs = [
+        [Racer(gate, credentials) for gate in site.many.gates[:2]]
+        for credentials in (site.first.request(fresh_id()) for _ in range(RACES))
+    ]
+    racers = [racer for pair in pairs for racer in pair]
+    start = threading.Barrier(len(racers))
+    threads = [threading.Thread(target=racer.walk, args=(start,)) for racer in racers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(40)
+    try:
+        assert Counter(tuple(sorted(racer.status for racer in pair)) for pair in pairs) == {
+            ("conflict", "provisioned"): RACES
+        }
+        alerts = site.first.await_audit("alert.client_id_contended", RACES)
+        contended = {pair[0]._credentials.client_id for pair in pairs}
+        assert contended <= {row["client_id"] for row in alerts}
+        made = Counter(user["client_id"] for user in site.first.listed("user.page", account="acme"))
+        assert {made[client_id] for client_id in contended} == {1}
+    finally:
+        for racer in racers:
+            if racer.device is not None:
+                racer.device.wire.close()
+
+
+def test_f_16_the_newest_connection_wins_at_whichever_gate_it_is(site: Site, fresh_id: FreshId) -> None:
+    """A connection at another gate takes over from one that waits; while one is being answered it stays, and the other
+    one is told `conflict` until it is through."""
+    credentials, (one, two, _) = site.first.request(fresh_id()), site.many.gates
+    with JsonDevice(one.direct, credentials) as older, JsonDevice(two.direct, credentials) as newer:
+        assert older.wire.is_cut(SEEN_S)
+        first = newer.ask("m-1")
+        assert first["status"] == "provisioned"
+        with JsonDevice(one.direct, credentials) as contender:
+            assert contender.ask("m-2")["status"] == "conflict"
+            newer.acknowledge("m-1")
+            newer.wire.leave()
+            again = contender.ask("m-3")
+    assert (again["status"], again["password"]) == ("provisioned", first["password"])
+    taken = site.first.await_audit("connection.taken_over", client_id=credentials.client_id)
+    assert {row["reason"] for row in taken} == {"newer_connection"}
+
+
+def test_f_15_the_answer_of_a_killed_gate_is_given_by_another_one(site: Site, fresh_id: FreshId) -> None:
+    """A gate dies with its answer on the way: the same question gets the same answer at the next gate, within the time
+    in which a silent gate is given up."""
+    credentials, dying = site.first.request(fresh_id()), site.many.gates[2]
+    with JsonDevice(dying.direct, credentials) as device:
+        answer = device.ask("m-1")
+    with JsonDevice(dying.direct, credentials) as device:
+        device.ask("m-1")
+        dying.kill()
+    try:
+        started_s = time.monotonic()
+        with JsonDevice(site.many.gates[0].direct, credentials) as device:
+            assert device.ask("m-1") == answer
+        assert time.monotonic() - started_s < 3 * SEEN_S
+    finally:
+        dying.start()
+
+
+def test_f_18_a_lockout_holds_at_every_gate(site: Site, fresh_id: FreshId) -> None:
+    """F-19: guesses at one gate lock that login out at all of them, sooner than ten each; from another address the
+    device gets in."""
+    credentials = site.first.request(fresh_id())
+    name, source = credentials.client_id, "127.0.0.99"
+    for _ in range(5):
+        with Wire(Address(site.first.direct.port, source=source)) as wire:
+            assert wire.connect(name, credentials.username, "Wrong-password-1") != 0
+    site.first.await_audit("connect.locked_out", client_id=name)
+    for gate in site.many.gates[1:]:
+
+        def is_locked(gate: Gate = gate) -> bool:
+            with Wire(Address(gate.direct.port, source=source)) as wire:
+                return wire.connect(name, credentials.username, credentials.password) != 0
+
+        until(is_locked, f"gate {gate.number} has locked it out", SEEN_S)
+        with JsonDevice(gate.direct, credentials):
+            pass
+
+
+def test_d12_the_balancer_spreads_devices_and_names_them(site: Site, fresh_id: FreshId) -> None:
+    """Behind HAProxy the audit log has each device's own address, and no device notices which gate it is at."""
+    for number in range(6):
+        credentials = site.first.request(fresh_id())
+        address = Address(site.many.front.port, source=f"127.0.0.{20 + number}")
+        with JsonDevice(address, credentials) as device:
+            assert device.ask()["status"] == "provisioned"
+        rows = site.first.await_audit("provision.granted", client_id=credentials.client_id)
+        assert [row["address"] for row in rows] == [address.source]
