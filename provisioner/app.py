@@ -25,6 +25,7 @@ from provisioner.gate_setup import admin_gate, device_gate, doors, public_ports
 from provisioner.link_front import LinkFront
 from provisioner.link_settings import speaks
 from provisioner.many_gates import Sole, attend, following_of, gates_on, sole_brokers
+from provisioner.model.errors import Unavailable
 from provisioner.model.observer import NOBODY
 from provisioner.model.ports import AccountBroker, Dialect, Shared
 from provisioner.services.accounts import Accounts
@@ -251,6 +252,14 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
+async def _start(service: Service) -> None:
+    """Raises Unavailable when a port is taken or an address is not this host's."""
+    try:
+        await service.start()
+    except OSError as error:
+        raise Unavailable(f"a listener cannot be opened: {error.strerror or type(error).__name__}") from None
+
+
 async def serve(
     settings: Settings, base: Path, *, ready: Any = None, alive: Any = None, parent: int | None = None
 ) -> None:
@@ -267,7 +276,7 @@ async def serve(
         loop.add_reader(parent, stop.set)
     loop.add_signal_handler(signal.SIGHUP, service.reload_tls)
     try:
-        await service.start()
+        await _start(service)
         if ready is not None:
             ready(service)
         while not stop.is_set():
