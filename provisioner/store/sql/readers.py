@@ -41,23 +41,27 @@ class Readers:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="store-reader")
 
     def get(self, noun: type[N], id: str) -> N | None:
-        found = _rows(self._near, _get_sql(noun.kind), (id,))
+        found = _rows(self._near, get_sql(noun.kind), (id,))
         return rows.loaded(noun, found[0][0]) if found else None
 
     async def find(self, noun: type[N], index: str, value: str) -> Sequence[N]:
-        sql = _listing_sql(noun.kind, (index,), False)
+        sql = listing_sql(noun.kind, (index,), False)
         found = _rows(self._near, sql, (value, NEAR_ROWS_MAX + 1))
         if len(found) <= NEAR_ROWS_MAX:
             return [rows.loaded(noun, record) for (record,) in found]
         return await self._listing(noun, sql, (value, -1))
 
     async def page(self, noun: type[N], where: Mapping[str, str], after: str | None, limit: int) -> Sequence[N]:
-        sql = _listing_sql(noun.kind, tuple(where), after is not None)
-        return await self._listing(noun, sql, (*where.values(), *(() if after is None else (after,)), limit))
+        sql = listing_sql(noun.kind, tuple(where), after is not None)
+        parameters = (*where.values(), *(() if after is None else (after,)), limit)
+        if limit <= NEAR_ROWS_MAX and _is_indexed(noun.kind, tuple(where)):
+            return [rows.loaded(noun, record) for (record,) in _rows(self._near, sql, parameters)]
+        return await self._listing(noun, sql, parameters)
 
     async def count(self, noun: type[Noun], where: Mapping[str, str]) -> int:
-        sql = _count_sql(noun.kind, tuple(where))
-        return int(await self._in_thread(lambda connection: _rows(connection, sql, (*where.values(),))[0][0]))
+        sql = count_sql(noun.kind, tuple(where))
+        found = await self._in_thread(lambda connection: _rows(connection, sql, (*where.values(),)))
+        return int(found[0][0]) if found else 0
 
     async def audit(self, after: int, limit: int, *, newest_first: bool) -> Sequence[AuditEvent]:
         order = "DESC" if newest_first else "ASC"
@@ -111,7 +115,7 @@ class SqliteMoment:
 
     def _page(self, noun: type[N], after: str | None) -> Sequence[N]:
         parameters = (_MOMENT_ROWS,) if after is None else (after, _MOMENT_ROWS)
-        sql = _listing_sql(noun.kind, (), after is not None)
+        sql = listing_sql(noun.kind, (), after is not None)
         return [rows.loaded(noun, record) for (record,) in _rows(self._connection, sql, parameters)]
 
 
@@ -141,19 +145,26 @@ def _unavailable() -> Iterator[None]:
 
 
 @cache
-def _get_sql(kind: str) -> str:
+def get_sql(kind: str) -> str:
     return f"SELECT record FROM {kind} WHERE id = ?"
 
 
 @cache
-def _listing_sql(kind: str, where: tuple[str, ...], continued: bool) -> str:
+def listing_sql(kind: str, where: tuple[str, ...], continued: bool) -> str:
     """Parameters: the value of each name in ``where``, the id to go on after, how many (-1: all)."""
     terms = [f"{name} = ?" for name in where] + (["id > ?"] if continued else [])
-    return f"SELECT record FROM {kind}{_source(where, kind)}{_where(terms)} ORDER BY id LIMIT ?"
+    order = "" if set(where) & set(INDEXES[kind].unique) else " ORDER BY id"  # there is one record at most
+    return f"SELECT record FROM {kind}{_source(where, kind)}{_where(terms)}{order} LIMIT ?"
 
 
 @cache
-def _count_sql(kind: str, where: tuple[str, ...]) -> str:
+def _is_indexed(kind: str, where: tuple[str, ...]) -> bool:
+    """No row is read that is not asked for."""
+    return not where or set(INDEXES[kind].best(where)) == set(where)
+
+
+@cache
+def count_sql(kind: str, where: tuple[str, ...]) -> str:
     return f"SELECT count(*) FROM {kind}{_source(where, kind)}{_where([f'{name} = ?' for name in where])}"
 
 
