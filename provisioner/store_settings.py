@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 _LOCAL = frozenset(("127.0.0.1", "::1", "localhost"))
 
@@ -46,6 +46,12 @@ class PostgresSettings(_Part):
     sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] | None = None
     ca: Path | None = None
     pool_max: int = Field(default=4, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.sslmode == "verify-ca" and self.ca is None:
+            raise ValueError("sslmode verify-ca needs ca: any name in a certificate of any public authority would do")
+        return self
 
     @property
     def is_local(self) -> bool:

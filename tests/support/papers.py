@@ -62,11 +62,14 @@ class Paper:
 
     def write(self, path: Path) -> Path:
         """Certificate, those between, and key, in one file."""
-        key = self.key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        path.write_text(self.pem + key.decode())
+        path.write_text(self.pem + self.key_pem)
         return path
+
+    @property
+    def key_pem(self) -> str:
+        return self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ).decode()
 
 
 def _pem(certificate: x509.Certificate) -> str:

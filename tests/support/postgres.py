@@ -21,6 +21,7 @@ from psycopg import sql
 from provisioner.model.secret import Secret
 from provisioner.store.sql.postgres_options import PostgresOptions
 from provisioner.store.sql.postgres_store import PostgresStore
+from tests.support.papers import Paper
 from tests.support.ports import free_ports
 
 START_S_MAX = 30.0
@@ -100,6 +101,17 @@ class PostgresServer:
         """The first column of what the statement gives."""
         with self._admin(database) as connection:
             return [row[0] for row in connection.execute(statement, values)]
+
+    def secure(self, paper: Paper) -> None:
+        """Restart it so that it shows this certificate to whoever wants TLS."""
+        for name, text in (("server.crt", paper.pem), ("server.key", paper.key_pem)):
+            path = self.folder / "data" / name
+            path.write_text(text)
+            path.chmod(0o600)
+            shutil.chown(path, self.folder.stat().st_uid)
+        self.administer("ALTER SYSTEM SET ssl = on")
+        self.stop()
+        self.start()
 
     def empty_database(self) -> str:
         name = f"fresh_{next(self._numbers)}"
