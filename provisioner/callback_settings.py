@@ -42,6 +42,9 @@ class HttpCallbackSettings(BrokerPart):
     callback_host, callback_port, callback_tls: where it finds us; the gate's certificate serves. It proves itself by
     the password in the file ``secret`` (0600, made when missing), or where client_ca is set by a certificate of that
     authority. management: None when nobody can be cut.
+    callback_url_host: how the broker calls us, where that is not callback_host; a name in the gate's certificate.
+    host, certificate, key, authority: of the devices' listener, for `fleetgate broker render`: PEM files of the
+    broker's certificate and of who signed it, which signed the gate's, too.
     vhost: of RabbitMQ. cache_s: how long VerneMQ may keep a granted topic. renew_s: after how long EMQX lets a device
     log in again.
     """
@@ -51,6 +54,11 @@ class HttpCallbackSettings(BrokerPart):
     callback_host: str = "127.0.0.1"
     callback_port: Port = 8886
     callback_tls: bool = False
+    callback_url_host: str | None = None
+    host: str = "0.0.0.0"
+    certificate: Path = Path("tls/server.pem")
+    key: Path = Path("tls/server.key")
+    authority: Path = Path("ca/ca.pem")
     client_ca: Path | None = None
     secret: Path | None = None
     management: ManagementSettings | None = None

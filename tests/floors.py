@@ -37,6 +37,7 @@ FLOORS = {
     "provisioner.broker_part": 5,
     "provisioner.broker_settings": 5,
     "provisioner.callback_settings": 5,
+    "provisioner.callback_render": 5,
     "provisioner.callback_setup": 5,
     "provisioner.brokers": 5,
     "provisioner.config": 5,
@@ -58,6 +59,7 @@ FLOORS = {
 SIDE_BY_SIDE = 2
 KNOW_THE_BROKER = (
     "provisioner.brokers",
+    "provisioner.callback_render",
     "provisioner.mosquitto_setup",
     "provisioner.fronts",
     "provisioner.gate_setup",

@@ -1,4 +1,6 @@
-"""Two RabbitMQ nodes on the loopback interface that ask an HTTP endpoint about every login; in a folder of its own."""
+"""RabbitMQ nodes on the loopback interface that ask an HTTP endpoint about every login; in a folder of their own.
+
+Their configuration is what `fleetgate broker render rabbitmq` writes, and nothing besides."""
 
 import os
 import secrets
@@ -9,34 +11,37 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provisioner.callback_render import write_configuration
+from provisioner.callback_settings import HttpCallbackSettings
 from tests.support.ports import free_ports
 
 START_S_MAX = 90.0
 # What Debian puts in the path changes to a user of its own; these do not.
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 ADMIN, ADMIN_PASSWORD = "operator", "Operator-word-1"
-CALLER = "rabbit"
+
+
+@dataclass(frozen=True, slots=True)
+class Papers:
+    """PEM files: of the nodes' devices' listeners, and of who signed these and what our endpoint shows."""
+
+    certificate: Path
+    key: Path
+    authority: Path
 
 
 class RabbitNode:
     """mqtt, management: its ports."""
 
-    def __init__(self, folder: Path, number: int, epmd: int, settings: str) -> None:
-        self.folder, self.name = folder, f"fleetgate-{number}@localhost"
-        self.amqp, self.mqtt, self.management, self._dist = free_ports(4)
+    def __init__(self, folder: Path, name: str, epmd: int) -> None:
+        self.folder, self.name = folder, name
+        self.mqtt, self.management, self._dist = free_ports(3)
         self._epmd = epmd
         self._process: subprocess.Popen[bytes] | None = None
-        folder.mkdir()
-        (folder / "enabled_plugins").write_text("[rabbitmq_mqtt,rabbitmq_auth_backend_http,rabbitmq_management].")
-        (folder / "rabbitmq.conf").write_text(f"""
-listeners.tcp.1 = 127.0.0.1:{self.amqp}
-mqtt.listeners.tcp.1 = 127.0.0.1:{self.mqtt}
-management.tcp.ip = 127.0.0.1
-management.tcp.port = {self.management}
-{settings}""")
 
     def start(self) -> None:
         """Begin; ``wait`` says when it serves."""
@@ -52,6 +57,7 @@ management.tcp.port = {self.management}
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_LOG_BASE": str(folder / "log"),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
             "RABBITMQ_PLUGINS_EXPAND_DIR": str(folder / "expanded"),
             "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "generated"),
@@ -88,18 +94,22 @@ management.tcp.port = {self.management}
 
 
 class RabbitCluster:
-    """nodes: two, joined. secret: what they prove themselves by at ``http://127.0.0.1:callback_port``, where one
-    service at a time can be asked."""
+    """nodes: joined. secret: what they prove themselves by at ``http://127.0.0.1:callback_port``, where one
+    service at a time can be asked; with papers by TLS, as devices at the nodes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, size: int, papers: Papers | None) -> None:
         epmd, self.callback_port = free_ports(2)
         self.secret = secrets.token_urlsafe(16)
         cookie = folder / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
         self.epmd = epmd
-        settings = _settings(self.callback_port, self.secret)
-        self.nodes = [RabbitNode(folder / f"node-{number}", number, epmd, settings) for number in (1, 2)]
+        names = [f"fleetgate-{number}@localhost" for number in range(1, size + 1)]
+        self.nodes = [RabbitNode(folder / name.partition("@")[0], name, epmd) for name in names]
+        write_rabbit_secrets(self, "rabbit", folder)
+        for node in self.nodes:
+            settings = HttpCallbackSettings.model_validate(_node_settings(self, node, papers))
+            write_configuration(settings, folder, node.folder, names if size > 1 else ())
 
     def heal(self) -> None:
         """Bring back what was killed."""
@@ -114,22 +124,15 @@ class RabbitCluster:
         return [f"http://127.0.0.1:{node.management}" for node in self.nodes]
 
 
-def _settings(callback_port: int, secret: str) -> str:
-    asked = f"http://{CALLER}:{secret}@127.0.0.1:{callback_port}"
-    paths = "\n".join(f"auth_http.{name}_path = {asked}/{name}" for name in ("user", "vhost", "resource", "topic"))
-    return f"""
-mqtt.allow_anonymous = false
-cluster_formation.peer_discovery_backend = classic_config
-cluster_formation.classic_config.nodes.1 = fleetgate-1@localhost
-cluster_formation.classic_config.nodes.2 = fleetgate-2@localhost
-auth_backends.1 = internal
-auth_backends.2 = http
-auth_http.http_method = post
-{paths}
-default_user = {ADMIN}
-default_pass = {ADMIN_PASSWORD}
-log.console = false
-"""
+def _node_settings(cluster: RabbitCluster, node: RabbitNode, papers: Papers | None) -> dict[str, Any]:
+    """Those of the whole, and what is different on each node where all of them are on one host."""
+    settings = rabbit_settings(cluster, "rabbit", node.mqtt)
+    settings["management"] = settings["management"] | {"urls": [f"http://127.0.0.1:{node.management}"]}
+    settings["host"] = "127.0.0.1"
+    if papers is not None:
+        settings |= {"tls": True, "callback_tls": True, "callback_url_host": "localhost", "authority": papers.authority}
+        settings |= {"certificate": papers.certificate, "key": papers.key}
+    return settings
 
 
 def rabbit_settings(cluster: RabbitCluster, name: str, port: int) -> dict[str, Any]:
@@ -156,12 +159,12 @@ def write_rabbit_secrets(cluster: RabbitCluster, name: str, folder: Path) -> Non
 
 
 @contextmanager
-def running_cluster(folder: Path) -> Iterator[RabbitCluster]:
-    """Both nodes serve; none is left at the end, nor the port mapper that they found each other by."""
+def running_cluster(folder: Path, size: int = 2, papers: Papers | None = None) -> Iterator[RabbitCluster]:
+    """All nodes serve; none is left at the end, nor the port mapper that they found each other by."""
     assert PROGRAMS.is_dir(), "rabbitmq-server is not installed; scripts/system-packages says how"
     epmd_program = shutil.which("epmd")
     assert epmd_program is not None
-    cluster = RabbitCluster(folder)
+    cluster = RabbitCluster(folder, size, papers)
     environment = {**os.environ, "ERL_EPMD_ADDRESS": "127.0.0.1"}
     mapper = subprocess.Popen([epmd_program, "-port", str(cluster.epmd)], env=environment)
     try:

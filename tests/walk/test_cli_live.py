@@ -64,9 +64,11 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 @pytest.fixture(scope="module")
 def mosquitto_plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """A service with the mosquitto that the examples of ``fleetgate broker`` speak of, which runs."""
+    """A service with the brokers that the examples of ``fleetgate broker`` speak of; the mosquitto runs."""
     south = mosquitto_settings("mosquitto-files", "south")
-    made = Installation(tmp_path_factory.mktemp("mosquitto-plant"), account_brokers=[south])
+    (asked,) = free_ports(1)
+    cluster = {"name": "cluster", "kind": "http-callback", "product": "rabbitmq", "callback_port": asked}
+    made = Installation(tmp_path_factory.mktemp("mosquitto-plant"), account_brokers=[south, cluster])
     with MosquittoServer(south, made.folder), made.running():
         yield made
 
