@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -122,7 +123,9 @@ class PostgresServer:
         """One that has today's schema."""
         if not self.ask("SELECT 1 FROM pg_database WHERE datname = %s", TEMPLATE):
             self.administer(_create(TEMPLATE, "template0"))
-            asyncio.run(self._migrate(TEMPLATE))
+            # A test that asks may have a loop of its own in this thread.
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(asyncio.run, self._migrate(TEMPLATE)).result()
         name = f"fresh_{next(self._numbers)}"
         self.administer(_create(name, TEMPLATE))
         return name
