@@ -1,9 +1,11 @@
 """Those who look on: what they are told, how often, and that it costs no accuracy where rows are summed up."""
 
 import asyncio
+import logging
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -22,6 +24,10 @@ from provisioner.services import figures, readiness
 from provisioner.services.figures import CertificateTally, Counting, within
 from provisioner.services.journal import SINGLE_ROWS_MAX, AuditTrail
 from provisioner.services.observing import EventLog, Observers, observed
+from provisioner.services.subject import about, current
+from provisioner.store.tinydb_store import TinyDbStore
+from tests.contracts.store_contract import in_loop
+from tests.faults.disks import FailingDisk
 from tests.rules.nouns import NOON, a_device, an_account
 from tests.services.world import World, in_world
 
@@ -224,3 +230,35 @@ async def test_f_42_a_store_that_does_not_answer_is_red(world: World, monkeypatc
     assert (await readiness.look(world.platform, lambda: None)).red == {}
     await world.store.close()
     assert (await readiness.look(world.platform, lambda: None)).red == {"store": "the store is closed"}
+
+
+class Subjects(logging.Handler):
+    """Whom each line is about, as a form of the log would say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str]]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.seen.append((record.getMessage(), dict(current())))
+
+
+@in_loop
+async def test_a_failing_disk_is_nobodys_own(tmp_path: Path) -> None:
+    """What the store logs of a group of commits is not about the device that came first; what the device's own work
+    logs afterwards is."""
+    disk, subjects, logger = FailingDisk(), Subjects(), logging.getLogger("provisioner")
+    store = await TinyDbStore.open(tmp_path, disk=disk)
+    logger.addHandler(subjects)
+    try:
+        disk.broken = {"write"}
+        with about(client_id="gw1"), pytest.raises(Unavailable):
+            await store.commit(Unit(changes=[Put(an_account())]))
+        with about(client_id="gw1"):
+            logging.getLogger("provisioner.any").warning("busy")
+    finally:
+        logger.removeHandler(subjects)
+        disk.broken = set()
+        await store.close()
+    assert [about for _, about in subjects.seen] == [{}, {"client_id": "gw1"}]
+    assert subjects.seen[0][0].startswith("the store could not write")
