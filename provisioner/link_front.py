@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from provisioner.link.mosquitto import Handler, MosquittoLink
 
 PEERS_MAX = 20_000
+NAMED_MAX = 10
 IDLE_S = 900.0  # longer than any silence in a dialogue, the installation of a package included
 
 
@@ -109,10 +110,12 @@ class LinkFront:
 
     def status(self) -> Mapping[str, object]:
         logins = self._platform.link_logins
+        unknown = logins.unknown() if logins else ()
         return {
             "url": self._url,
             "up": self._link.is_up,
-            "requests_without_login": len(logins.unknown() if logins else ()),
+            "requests_without_login": len(unknown),
+            "without_login": list(unknown[:NAMED_MAX]),
         }
 
     def send(self, topic: str, payload: bytes) -> bool:

@@ -49,7 +49,7 @@ def plan_link(settings: Settings, base: Path, dialects: Sequence[Dialect]) -> Li
     options = LinkOptions(
         host=host,
         port=port,
-        tls=_tls(link, base) if link.is_secure else None,
+        tls=link_context(link, base),
         client_id=link.client_id,
         username=link.username,
         password=_secret(base / link.password_file),
@@ -67,8 +67,10 @@ def plan_link(settings: Settings, base: Path, dialects: Sequence[Dialect]) -> Li
     return LinkPlan(link.url, topics, options, files)
 
 
-def _tls(link: MosquittoLinkSettings, base: Path) -> ssl.SSLContext:
-    """The name in that broker's certificate is verified."""
+def link_context(link: MosquittoLinkSettings, base: Path) -> ssl.SSLContext | None:
+    """The name in that broker's certificate is verified; None for plain TCP."""
+    if not link.is_secure:
+        return None
     try:
         context = ssl.create_default_context(cafile=base / link.ca if link.ca else None)
     except OSError as error:

@@ -48,6 +48,7 @@ FLOORS = {
     "provisioner.link_front": 5,
     "provisioner.link_settings": 5,
     "provisioner.links": 5,
+    "provisioner.link_check": 5,
     "provisioner.store_settings": 5,
     "provisioner.stores": 5,
     "provisioner.store_places": 5,

@@ -1,6 +1,7 @@
 """fleetgate broker: the software that accounts live on, configured and looked at. Needs no running service."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,15 +90,33 @@ def _render_mosquitto(broker: "BrokerSettings", base: Path, write: bool, control
 @cli_frame.where()
 @cli_frame.printed()
 def check(name: str | None, config: Path, output: str | None, quiet: bool) -> None:
-    """Connect to the account broker NAME and look whether it is as the service needs it; exit status 1 when not."""
+    """Connect to the account broker NAME and look whether it is as the service needs it; exit status 1 when not.
+
+    Where a mosquitto stands in the place of the gate, that is looked at, too."""
     from provisioner import brokers
 
     settings, base = cli_desk.settings(config), config.resolve().parent
-    checks = asyncio.run(brokers.check(_choose(settings.account_brokers, name), base))
+    checks = [*asyncio.run(brokers.check(_choose(settings.account_brokers, name), base))]
+    if settings.provision_link.kind == "mosquitto":
+        from provisioner import link_check
+
+        checks += link_check.look_at(settings.provision_link, base, _link_status(config))
     rows = [{"name": each.name, "passed": each.passed, "detail": each.detail} for each in checks]
     Printer(output, quiet).many(rows, ("name", "passed", "detail"), id="name")
     if not all(each.passed for each in checks):
         raise cli_frame.Failed(["error: the account broker is not as the service needs it"], UNFIT)
+
+
+def _link_status(config: Path) -> "Mapping[str, Any] | None":
+    """What the running service says of its link; None when it does not answer."""
+    from provisioner.doors.control_client import Unreachable
+
+    try:
+        with cli_desk.connect(config) as connection:
+            status: Mapping[str, Any] = connection.ask("status")["provision_link"]
+            return status
+    except Unreachable:
+        return None
 
 
 def _choose(brokers: "tuple[BrokerSettings, ...]", name: str | None, software: str = "") -> "BrokerSettings":

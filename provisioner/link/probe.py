@@ -116,6 +116,11 @@ class Probe:
     def is_open(self) -> bool:
         return self._verdict == "" and self._client.socket() is not None
 
+    @property
+    def answered(self) -> bool:
+        """There was a CONNACK, whatever it said."""
+        return self._verdict is not None
+
     def connect(self) -> bool:
         """Whether it was let in; ``failure`` says why not."""
         try:
