@@ -10,7 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from itertools import islice
 from pathlib import Path
 
@@ -24,13 +24,12 @@ from tests.contracts.store_values import event, request, walk_unit
 PARTS = 10
 ROWS_OF_A_UNIT = 1_000
 UNITS_AT_ONCE = 4
-_IDS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _FIRST_WALK = 100_000_000
 
 
 def id_of(number: int) -> str:
-    """As scattered as those of real requests, and the same in every run."""
-    return "req-" + "".join(random.Random(number).choices(_IDS, k=16))
+    """In the order of creation, as those of real requests."""
+    return f"req-{number:018d}"
 
 
 def imported(number: int) -> ProvisionRequest:
@@ -40,9 +39,8 @@ def imported(number: int) -> ProvisionRequest:
 
 async def imported_per_s(store: Store, first: int, rows: int) -> list[float]:
     """P8: rows a second, for each tenth of so many; in units of a thousand, four under way."""
-    units: Iterator[range] = (
-        range(n, min(n + ROWS_OF_A_UNIT, first + rows)) for n in range(first, first + rows, 1_000)
-    )
+    last = first + rows
+    units = (range(n, min(n + ROWS_OF_A_UNIT, last)) for n in range(first, last, ROWS_OF_A_UNIT))
     rates: list[float] = []
     done, began_s = 0, time.perf_counter()
 
