@@ -136,6 +136,31 @@ def test_a_restart_in_the_middle_of_commits(server: PostgresServer, options: Pos
     asyncio.run(scenario())
 
 
+def test_a_failover_in_the_middle_of_commits() -> None:
+    """The server dies and its synchronous standby takes over: no commit is lost, none is made twice, and the store
+    finds the new server by itself."""
+    with running_postgres() as first, running_postgres(primary=first) as second:
+        first.wait_for_each_commit()
+        options = first.options(first.empty_database(), host=f"{first.address},{second.address}")
+
+        async def scenario() -> None:
+            async with opened(options) as store:
+                outcomes: Outcomes = {}
+                stop = asyncio.Event()
+                running = asyncio.create_task(committing(store, outcomes, stop))
+                await until(lambda: len(outcomes) > 200)
+                await asyncio.to_thread(first.stop, signal.SIGQUIT)
+                await asyncio.to_thread(second.promote)
+                assert await recovered_s(store) < RECOVERED_S_MAX
+                before = len(outcomes)
+                await until(lambda: len(outcomes) > before + 200)
+                stop.set()
+                await running
+                await assert_true(store, outcomes)
+
+        asyncio.run(scenario())
+
+
 @in_loop
 async def test_connections_cut_in_the_middle_of_commits(server: PostgresServer, options: PostgresOptions) -> None:
     """However often pg_terminate_backend strikes, the outcome of each commit is found out, not guessed."""

@@ -26,6 +26,7 @@ from tests.support.papers import Paper
 from tests.support.ports import free_ports
 
 START_S_MAX = 30.0
+_AUTHENTICATION = ("--auth-local=trust", "--auth-host=scram-sha-256")
 ADMIN, OWNER = "postgres", "fleetgate"
 TEMPLATE = "migrated"  # what a fresh database is copied from, so that not every test migrates one
 # Debian has a folder a version, none of them in the path.
@@ -33,16 +34,20 @@ PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(p
 
 
 class PostgresServer:
-    """durable: flush to the disk as in production. Without that all but a crash of the machine is survived."""
+    """durable: flush to the disk as in production. Without that all but a crash of the machine is survived.
 
-    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+    primary: whose standby it is, at the same port of another address."""
+
+    def __init__(self, folder: Path, *, durable: bool = False, primary: "PostgresServer | None" = None) -> None:
         assert PROGRAMS.is_dir(), "postgresql is not installed; scripts/system-packages says how"
         self.folder = folder
         self._durable = durable
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
-        (self.port,) = free_ports(1)
-        self._password = secrets.token_hex(16)
+        self._primary = primary
+        self.address = "127.0.0.1" if primary is None else "127.0.0.2"
+        self.port = free_ports(1)[0] if primary is None else primary.port
+        self._password = secrets.token_hex(16) if primary is None else primary._password
         # It will not run as root, and the user that it runs as must reach its folder.
         self._as_user: list[str | Path] = []
         if os.geteuid() == 0:
@@ -51,7 +56,7 @@ class PostgresServer:
 
     def options(self, database: str, **changes: Any) -> PostgresOptions:
         made = PostgresOptions(
-            host="127.0.0.1",
+            host=self.address,
             port=self.port,
             database=database,
             user=OWNER,
@@ -63,7 +68,7 @@ class PostgresServer:
     def start(self) -> None:
         """Returns when it takes connections."""
         settings = {
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": self.address,
             "port": self.port,
             "unix_socket_directories": self.folder,
             "fsync": "on" if self._durable else "off",
@@ -147,13 +152,32 @@ class PostgresServer:
         )
 
     def initialise(self) -> None:
-        """Make the cluster and its one user, and start it."""
-        flags = ["-U", ADMIN, "-E", "UTF8", "--locale=C.UTF-8", "--auth-local=trust", "--auth-host=scram-sha-256"]
-        command = [*self._as_user, PROGRAMS / "initdb", "-D", self.folder / "data", "--no-sync", *flags]
-        subprocess.run(command, check=True, capture_output=True)
+        """Make the cluster and its one user, or a copy of the primary, and start it."""
+        data: list[str | Path] = ["-D", self.folder / "data", "--no-sync"]
+        if self._primary is not None:
+            source = ["-h", self._primary.folder, "-p", str(self.port), "-U", ADMIN, "-R", "-c", "fast"]
+            self._run("pg_basebackup", *data, *source)
+            return self.start()
+        self._run("initdb", *data, "-U", ADMIN, "-E", "UTF8", "--locale=C.UTF-8", *_AUTHENTICATION)
         self.start()
         password = sql.Literal(self._password)
-        self.administer(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(OWNER), password))
+        return self.administer(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(OWNER), password))
+
+    def wait_for_each_commit(self) -> None:
+        """From now on a commit is one only when the standby has it as well."""
+        self.administer("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
+        until_s = time.monotonic() + START_S_MAX
+        while self.ask("SELECT sync_state FROM pg_stat_replication") != ["sync"]:
+            assert time.monotonic() < until_s, "the standby does not follow"
+            time.sleep(0.02)
+
+    def promote(self) -> None:
+        """Returns when the standby takes writes; nobody has to have it first."""
+        self.ask("SELECT pg_promote()")
+        self.administer("ALTER SYSTEM SET synchronous_standby_names = ''", "SELECT pg_reload_conf()")
+
+    def _run(self, program: str, *arguments: str | Path) -> None:
+        subprocess.run([*self._as_user, PROGRAMS / program, *arguments], check=True, capture_output=True)
 
 
 def _create(name: str, template: str) -> sql.Composed:
@@ -161,11 +185,11 @@ def _create(name: str, template: str) -> sql.Composed:
 
 
 @contextmanager
-def running_postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
+def running_postgres(*, durable: bool = False, primary: PostgresServer | None = None) -> Iterator[PostgresServer]:
     """Nothing is left of it at the end."""
     # Not below pytest's folders, which no other user may enter; and a socket's path must be short.
     folder = Path(tempfile.mkdtemp(prefix="fleetgate-pg-"))
-    server = PostgresServer(folder, durable=durable)
+    server = PostgresServer(folder, durable=durable, primary=primary)
     try:
         server.initialise()
         yield server
