@@ -44,7 +44,7 @@ class PostgresMachine(StoreMachine):
             await asyncio.to_thread(self.server.cut_connections, self.database)
             told = await committing
             # One whose new connection was cut as well asks again in a moment.
-            while Unavailable in await outcomes(self.store, [Unit()]):
+            while Unavailable in await outcomes(self.store, [Unit()]):  # noqa: ASYNC110  # another process decides it
                 await asyncio.sleep(0.01)
             return told
 
