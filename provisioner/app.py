@@ -208,7 +208,7 @@ def _assemble(settings: Settings, base: Path, platform: Platform, link: "LinkPla
         gate = device_gate(settings, base, front)
         if platform.gates is not None:
             attend(platform.gates, gate, front)
-            following = following_of(platform, effects, gate, confirmation)
+            following = following_of(platform, platform.gates, effects, gate, confirmation)
     cut = gate.kick if following is None else following.cut
     proving = Proving(
         platform,

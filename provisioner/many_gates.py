@@ -6,23 +6,28 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from broker.gate import Gate
 from provisioner.config import SHARED_BROKERS, Settings
 from provisioner.fronts import ProvisionFront
+from provisioner.model.account import Coupling
 from provisioner.model.errors import Conflict, InvalidInput, Problem, Unavailable
-from provisioner.model.ports import Leases, Shared, Sighting, Store
+from provisioner.model.ports import BrokerUser, Leases, Shared, Sighting, Store
 from provisioner.services.confirmation import Confirmation
 from provisioner.services.effects import Book, Effects
 from provisioner.services.following import Following
 from provisioner.services.gates import Gates
+from provisioner.services.isolation import is_throw_away
 from provisioner.services.platform import Platform
 
 log = logging.getLogger(__name__)
 
 SOLE_S, SOLE_RENEW_S = 20.0, 5.0
 CERTAIN_S = 3.0
+_OF_GUEST = ("client_id", "verifier", "enabled", "reserved", "coupling")
 
 
 def gates_on(store: Store) -> Gates | None:
@@ -32,7 +37,9 @@ def gates_on(store: Store) -> Gates | None:
     return Gates(store, secrets.token_urlsafe(9), f"{socket.gethostname()}:{os.getpid()}")
 
 
-def following_of(platform: Platform, effects: Effects, gate: Gate, confirmation: Confirmation) -> Following:
+def following_of(
+    platform: Platform, gates: Gates, effects: Effects, gate: Gate, confirmation: Confirmation
+) -> Following:
     """Not started. The account brokers that ask us are told that they ask others as well."""
     from provisioner.account_brokers.http_callback import HttpCallbackBroker
 
@@ -47,8 +54,14 @@ def following_of(platform: Platform, effects: Effects, gate: Gate, confirmation:
         except TimeoutError:
             raise Unavailable("an arrival is not noted yet") from None
 
-    for each in asking.values():
-        each.one_of_many(following.look_up, make_certain)
+    def heeds(word: Sequence[Any]) -> None:
+        match word:
+            case ["user", name, account, username, fields] if name in asking:
+                asking[name].entertain(account, username, _as_user(account, username, fields))
+
+    gates.heed(heeds)
+    for name, each in asking.items():
+        each.one_of_many(following, make_certain, partial(_tell_of_guest, gates, name))
     return following
 
 
@@ -89,6 +102,20 @@ def sole_brokers(settings: Settings, base: Path, shared: Shared) -> Sole:
     """Those of the settings that many gates cannot have together."""
     names = [each.name for each in settings.account_brokers if each.kind not in SHARED_BROKERS]
     return Sole(shared, f"{socket.gethostname()}:{base.resolve()}:{settings.admin.port}", names)
+
+
+async def _tell_of_guest(gates: Gates, broker: str, account: str, username: str, user: BrokerUser | None) -> None:
+    """Users of a self-test, whom no record tells the others of."""
+    if is_throw_away(account):
+        fields = None if user is None else {name: getattr(user, name) for name in _OF_GUEST}
+        await gates.make_known("user", broker, account, username, fields)
+
+
+def _as_user(account: str, username: str, fields: dict[str, Any] | None) -> BrokerUser | None:
+    if fields is None:
+        return None
+    coupling = Coupling(fields["coupling"])
+    return BrokerUser(account=account, username=username, **fields | {"coupling": coupling})
 
 
 async def _note(confirmation: Confirmation, sighting: Sighting) -> None:

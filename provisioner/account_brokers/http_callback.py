@@ -41,6 +41,16 @@ class Server(Protocol):
     async def stop(self) -> None: ...
 
 
+class Others(Protocol):
+    """What is known to others who are asked about the same users."""
+
+    async def look_up(self, username: str) -> None:
+        """Put the user here if there is one. Never raises."""
+
+    async def know_all(self) -> None:
+        """Put every user here. Raises Unavailable."""
+
+
 class HttpCallbackBroker:
     """An `AccountBroker` for any number of accounts. Usernames are unique on it, so that one names its account.
 
@@ -67,8 +77,10 @@ class HttpCallbackBroker:
         self._server = serve(self.handle)
         self._seats = Seats()
         self._sighted: Callable[[Sighting], None] = _nobody
-        self._look_up: Callable[[str], Awaitable[None]] | None = None
+        self._others: Others | None = None
         self._make_certain: Callable[[Sighting], Awaitable[None]] | None = None
+        self._tell: Callable[[str, str, BrokerUser | None], Awaitable[None]] | None = None
+        self._guests: set[str] = set()  # usernames that another gate answers for
 
     @property
     def name(self) -> str:
@@ -91,14 +103,26 @@ class HttpCallbackBroker:
         await self._server.start()
 
     def one_of_many(
-        self, look_up: Callable[[str], Awaitable[None]], make_certain: Callable[[Sighting], Awaitable[None]]
+        self,
+        others: Others,
+        make_certain: Callable[[Sighting], Awaitable[None]],
+        tell: Callable[[str, str, BrokerUser | None], Awaitable[None]],
     ) -> None:
         """Others are asked about the same users, and any of them may die at any moment.
 
-        look_up: learns of a username what the others know. make_certain: returns when a first arrival is noted for
+        others: what the others know can be learned. make_certain: returns when a first arrival is noted for
         good; before that it is answered with no yes, since nobody might be asked about it a second time. Raises
-        Unavailable."""
-        self._look_up, self._make_certain = look_up, make_certain
+        Unavailable. tell: is told account, username and user whenever one was put here, or taken away (None)."""
+        self._others, self._make_certain, self._tell = others, make_certain, tell
+
+    def entertain(self, account: str, username: str, user: BrokerUser | None) -> None:
+        """A user that another gate has put and will take away again (None): it is not ours to list."""
+        if user is not None and self._book.get(username) is None:
+            self._guests.add(username)
+            self._book.put(user)
+        elif user is None and username in self._guests:
+            self._guests.discard(username)
+            self._book.remove(account, username)
 
     async def stop(self) -> None:
         await self._server.stop()
@@ -109,6 +133,8 @@ class HttpCallbackBroker:
         if any(c in user.client_id for c in self._format.client_id_forbidden):
             raise Unavailable(f"a client id with one of {self._format.client_id_forbidden!r} cannot be on {self._name}")
         self._book.put(user)
+        if self._tell is not None:
+            await self._tell(user.account, user.username, user)
         if not user.enabled:
             await self._cut(user.account, user.username)
         await self._cut_unlawful(user)
@@ -117,6 +143,8 @@ class HttpCallbackBroker:
         known = self._book.get(username)
         if known is None or known.account == account:
             self._book.remove(account, username)
+            if self._tell is not None:
+                await self._tell(account, username, None)
             await self._cut(account, username)
 
     async def kick(self, account: str, client_id: str) -> bool:
@@ -127,7 +155,9 @@ class HttpCallbackBroker:
         return any([await self._management.cut(username, client_id) for username in sorted(users)])
 
     async def users(self) -> Sequence[tuple[str, str]]:
-        return self._book.all()
+        if self._others is not None:
+            await self._others.know_all()
+        return [each for each in self._book.all() if each[1] not in self._guests]
 
     def knows(self, account: str, username: str) -> bool:
         known = self._book.get(username)
@@ -163,17 +193,28 @@ class HttpCallbackBroker:
         return hmac.compare_digest(value.encode(), self._secret.reveal().encode())
 
     async def _judge(self, question: Question) -> Verdict:
-        if self._look_up is None or self._make_certain is None:
+        others = self._others
+        if others is None or self._make_certain is None:
             return await self._judge_known(question)
-        if isinstance(question, Topics | Arrival) and self._lawful(question.username, question.client_id) is None:
-            await self._look_up(question.username)
+        is_new = self._may_be_new(question)
+        if is_new and isinstance(question, Login | Topics | Arrival):
+            await others.look_up(question.username)
         verdict = await self._judge_known(question)
-        if isinstance(question, Login) and not verdict.allowed:  # each refusal costs the same (F-20)
-            await self._look_up(question.username)
+        if isinstance(question, Login) and not verdict.allowed and not is_new:  # each refusal costs the same (F-20)
+            await others.look_up(question.username)
             verdict = await self._judge_known(question)
         if verdict.allowed and (isinstance(question, Arrival) or (isinstance(question, Login) and question.arrives)):
             await self._note_first(question, self._make_certain)
         return verdict
+
+    def _may_be_new(self, question: Question) -> bool:
+        match question:
+            case Login(username):
+                return self._book.get(username) is None
+            case Topics(username, client_id) | Arrival(username, client_id):
+                return self._lawful(username, client_id) is None
+            case _:
+                return False
 
     async def _note_first(self, came: Arrival | Login, make_certain: Callable[[Sighting], Awaitable[None]]) -> None:
         """A clear password is known only of users who were never seen."""
@@ -237,6 +278,7 @@ class HttpCallbackBroker:
         self._sighted(arrived)
 
     def _left(self, gone: Departure) -> None:
+        """The end of a connection that was taken over from, perhaps by one on another node, is none (esf 4.7)."""
         user = self._book.get(gone.username)
         if user is None or not self._seats.is_taken_by(user.account, gone.client_id, gone.username, gone.connection):
             return
@@ -274,10 +316,9 @@ class HttpCallbackBroker:
         gone = [self._leave(account, username, client_id) for client_id in self._seats.of(username)]
         if self._management is not None:
             await self._management.cut(username, None)
+            for each in gone:  # its broker's own word finds an empty seat, if it comes at all
+                self._sighted(each)
 
 
 def _nobody(sighting: Sighting) -> None:
     """Nobody listens before the start."""
-        """The end of a connection that was taken over from, perhaps by one on another node, is none (esf 4.7)."""
-            for each in gone:  # its broker's own word finds an empty seat, if it comes at all
-                self._sighted(each)

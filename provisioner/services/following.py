@@ -12,7 +12,7 @@ from provisioner.model.audit import AuditEvent
 from provisioner.model.device import Device
 from provisioner.model.errors import Unavailable
 from provisioner.model.request import ProvisionRequest
-from provisioner.model.user import account_user_id
+from provisioner.model.user import AccountUser, account_user_id
 from provisioner.services.effects import Book, Effects
 from provisioner.services.granting import request_ids_of
 from provisioner.services.platform import Platform
@@ -25,6 +25,7 @@ LOOKING_MAX = 64  # look-ups for brokers that ask about somebody unknown
 CUTS_REQUEST = frozenset(("request.delete", "request.revoke", "request.rearm"))
 CUTS_DEVICE = frozenset(("device.disable", "device.revoke"))
 CUTS_ACCOUNT = "account.update"
+FIRST_GRANT, CONFIRMED = "provision.granted", "provision.confirmed"
 
 
 class Peer(Protocol):
@@ -63,6 +64,24 @@ class Following:
 
     async def run(self) -> None:
         """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._refresh_left())
+            group.create_task(self._follow())
+
+    async def know_all(self) -> None:
+        """Learn of every user that is stored, for somebody who lists them; else each is learned of when it is asked
+        about. Raises Unavailable."""
+        after: str | None = None
+        while True:
+            page = await self._platform.store.page(AccountUser, after=after, limit=500)
+            for user in page.items:
+                book = self._books.get(user.broker)
+                if book is not None and not book.knows(user.account, user.username):
+                    await self._effects.refresh(user.id, self._books)
+            if (after := page.after) is None:
+                return
+
+    async def _follow(self) -> None:
         while True:
             try:
                 async for event in self._platform.store.changes(self._seq):
@@ -105,14 +124,23 @@ class Following:
             return
         if event.actor.startswith("admin:"):
             await self._cut_as(event)
-        ids = self._touched(event, event.account) | self._left
-        self._left = set()
-        for id in sorted(ids):
-            try:
-                await self._effects.refresh(id, self._books)
-            except Unavailable as error:
-                self._left.add(id)
-                log.warning("what is known of %s waits: %s", id, error)
+        for id in sorted(self._touched(event, event.account)):
+            await self._refresh(id)
+
+    async def _refresh(self, id: str) -> None:
+        try:
+            await self._effects.refresh(id, self._books)
+            self._left.discard(id)
+        except Unavailable as error:
+            if not self._left:
+                log.warning("what is known of users waits: %s", error)
+            self._left.add(id)
+
+    async def _refresh_left(self) -> None:
+        while True:
+            await asyncio.sleep(AGAIN_S)
+            for id in sorted(self._left):
+                await self._refresh(id)
 
     async def _cut_as(self, event: AuditEvent) -> None:
         """As at the gate where the administrator was (F-08); who was cut there already is not here."""
@@ -136,11 +164,11 @@ class Following:
             self._cut(identity)
 
     def _touched(self, event: AuditEvent, account: str) -> set[str]:
-        """Users whose record the event may have changed."""
-        if not self._books:
+        """Users that are known here and whose record the event may have changed. Those of a first grant are new, and
+        the one that is confirmed stays as it is: in a walk nothing is read."""
+        if event.action == FIRST_GRANT or (event.client_id is None and event.action != CUTS_ACCOUNT):
             return set()
-        names = {event.username} if event.username is not None else set()
-        for book in self._books.values():
-            if event.client_id is not None or event.action == CUTS_ACCOUNT:
-                names |= set(book.known_of(account, event.client_id))
+        names = {name for book in self._books.values() for name in book.known_of(account, event.client_id)}
+        if event.action == CONFIRMED:
+            names.discard(event.username or "")
         return {account_user_id(account, name) for name in names}

@@ -58,6 +58,8 @@ class Gates:
         self._door: Door | None = None
         self._connections: Callable[[], int] = int
         self._elsewhere: Callable[[str, str], None] = _nobody
+        self._heeds: Callable[[Word], None] = _nothing
+        self._unheeded: dict[int, tuple[set[str], asyncio.Event]] = {}
         self._waiting: deque[Word] = deque(maxlen=WAITING_MAX)
         self._said = asyncio.Event()
         self._heard: dict[str, _Other] = {}
@@ -71,6 +73,25 @@ class Gates:
     def attend(self, door: Door, connections: Callable[[], int], elsewhere: Callable[[str, str], None]) -> None:
         """door: our gate. elsewhere: is told of identity and address whenever a device came to another gate."""
         self._door, self._connections, self._elsewhere = door, connections, elsewhere
+
+    def heed(self, heeds: Callable[[Word], None]) -> None:
+        """Who is told what another gate made known."""
+        self._heeds = heeds
+
+    async def make_known(self, *word: Any) -> None:
+        """Returns when every other gate that is there has heeded it; a second later if one of them does not."""
+        others = {id for id in self._heard if id != self.id and self._may_live(id)}
+        if not others:
+            return
+        number, done = next(self._numbers), asyncio.Event()
+        self._unheeded[number] = others, done
+        self._say("known", number, *word)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_S):
+                    await done.wait()
+        finally:
+            del self._unheeded[number]
 
     def mark(self, connection: str) -> str:
         """What names a connection of ours to every gate."""
@@ -191,13 +212,15 @@ class Gates:
 
     def _hear(self, signal: str) -> None:
         try:
-            gate, *words = json.loads(signal)
+            said = json.loads(signal)
         except ValueError:
             return  # of another program on the same database
-        other = self._heard.setdefault(gate, _Other(0.0))
-        other.at_s = self._clock()
-        for word in words:
-            self._heed(gate, other, word)
+        match said:
+            case [str(gate), *words]:
+                other = self._heard.setdefault(gate, _Other(0.0))
+                other.at_s = self._clock()
+                for word in words:
+                    self._heed(gate, other, word)
 
     def _heed(self, gate: str, other: _Other, word: Word) -> None:
         match word:
@@ -211,6 +234,14 @@ class Gates:
                 self._door.lock_out(address, username, client_id)
             case ["ask", self.id, number, identity, connection] if self._door:
                 self._say("reply", gate, number, self._door.is_engaged(identity, connection))
+            case ["known", number, *known] if gate != self.id:
+                self._heeds(known)
+                self._say("heeded", gate, number)
+            case ["heeded", self.id, number] if number in self._unheeded:
+                left, done = self._unheeded[number]
+                left.discard(gate)
+                if not left:
+                    done.set()
             case ["reply", self.id, number, verdict]:
                 question = self._questions.get(number)
                 if question is not None and not question.done():
@@ -246,3 +277,7 @@ class Gates:
 
 def _nobody(identity: str, address: str) -> None:
     """Nobody asks where else devices come."""
+
+
+def _nothing(word: Word) -> None:
+    """Nobody asks what other gates know."""

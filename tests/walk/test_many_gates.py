@@ -293,3 +293,22 @@ def test_d12_the_balancer_spreads_devices_and_names_them(site: Site, fresh_id: F
             assert device.ask()["status"] == "provisioned"
         rows = site.first.await_audit("provision.granted", client_id=credentials.client_id)
         assert [row["address"] for row in rows] == [address.source]
+
+
+def test_the_selftest_of_each_gate_passes(site: Site) -> None:
+    """The throw-away devices of one gate's self-test are known to all for as long as it lasts, since RabbitMQ asks any
+    of them; two self-tests at once do not disturb each other, and nothing is left."""
+    results: dict[int, list[str]] = {}
+
+    def prove(gate: Gate) -> None:
+        found = gate.ask("selftest", patience_s=90)
+        results[gate.number] = [f"{c['name']}: {c['detail']}" for c in found["checks"] if not c["passed"]]
+
+    threads = [threading.Thread(target=prove, args=(gate,)) for gate in site.many.gates[:2]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(100)
+    assert results == {1: [], 2: []}
+    for gate in site.many.gates:
+        assert gate.ask("fsck")["findings"] == []
