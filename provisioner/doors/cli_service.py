@@ -18,7 +18,7 @@ INCONSISTENT = 1
 SELFTEST_S_MAX = 110.0  # ten seconds for each of the targets of a large installation
 FSCK_S_MAX = 600.0
 PORT = click.IntRange(0, 65_535)
-STORES = ("tinydb", "sqlite")  # as in installation.STORES, which costs more to import
+STORES = ("tinydb", "sqlite", "postgresql")  # as in installation.STORES, which costs more to import
 
 
 @click.command(

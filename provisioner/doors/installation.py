@@ -25,6 +25,7 @@ RING_FILE, ADMINS_FILE = "keys/ring.json", "admins.json"
 CA_FILE, CA_KEY_FILE = "ca/ca.pem", "ca/ca.key"
 SERVER_FILE, SERVER_KEY_FILE = "tls/server.pem", "tls/server.key"
 DATA_FOLDER = "data"
+DB_PASSWORD_FILE = "keys/db-password"
 PRIVATE, READABLE, PRIVATE_FOLDER = 0o600, 0o644, 0o700
 CREDENTIAL_BYTES_MAX = 4_096
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -32,6 +33,10 @@ LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 STORES = {
     "tinydb": f"kind: tinydb\n  path: {DATA_FOLDER}",
     "sqlite": f"kind: sqlite\n  path: {DATA_FOLDER}/fleetgate.db",
+    "postgresql": (
+        "kind: postgresql\n  host: 127.0.0.1\n  port: 5432\n  database: fleetgate\n  user: fleetgate\n"
+        f"  # Its password on one line, in a file that is yours to make, 0600.\n  password_file: {DB_PASSWORD_FILE}"
+    ),
 }
 
 

@@ -73,7 +73,7 @@ class PostgresServer:
             "unix_socket_directories": self.folder,
             "fsync": "on" if self._durable else "off",
             "max_connections": 100,
-            "shared_buffers": "128MB" if self._durable else "32MB",
+            "shared_buffers": "1GB" if self._durable else "32MB",
             "max_wal_size": "2GB",
         }
         flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
