@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server for callbacks: h11 over asyncio streams, with a limit on everything that a caller brings."""
+"""A small HTTP/1.1 server for callbacks and for those who watch: h11 over streams, with a limit on all that is brought."""
 
 import asyncio
 import contextlib
@@ -151,7 +151,7 @@ class _Connection:
         try:
             return await self._handler(request)
         except Exception:
-            _log.exception("a callback failed")
+            _log.exception("a request failed")
             return HttpResponse(500)
 
     async def _send(self, response: HttpResponse) -> None:

@@ -108,7 +108,7 @@ def test_a_handler_that_fails_is_no_yes(caplog: pytest.LogCaptureFixture) -> Non
         loop.run(server.stop())
     finally:
         loop.close()
-    assert "a callback failed" in caplog.text
+    assert "a request failed" in caplog.text
     assert "Secret-word-1" not in caplog.text
 
 
