@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server for callbacks and for those who watch: h11 over streams, with a limit on all that is brought."""
+"""A small HTTP/1.1 server for callbacks and for those who watch: h11 over streams, with limits on what is brought."""
 
 import asyncio
 import contextlib

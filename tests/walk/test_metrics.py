@@ -255,7 +255,7 @@ def test_certificates_are_shown_by_the_days_they_have_left(own_site: WatchedSite
         watch, name = own_site.watch, "fleetgate_certificate_end_timestamp_seconds"
         watch.await_value(lambda value: value == 1, "fleetgate_device_certificates", within_days=figures.LONGER)
         ends = watch.value(name, certificate="gate")
-        assert ends > time.time() + 800 * 86_400
+        assert ends > time.time() + 300 * 86_400
         assert watch.value(name, certificate="authority") > ends
         for file in ("tls/server.pem", "tls/server.key"):
             (own_site.folder / file).write_bytes((_other_site(own_site.folder) / file).read_bytes())
