@@ -1,23 +1,38 @@
 """The store for many gates, against a real PostgreSQL: the common contract, and what only it has."""
 
+import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from secrets import token_hex
 
+import psycopg
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import create_engine, inspect
+from sqlalchemy.pool import NullPool
 
+from provisioner.model.device import Device
 from provisioner.model.errors import InvalidInput, Unavailable
+from provisioner.model.ports import Put, Unit
+from provisioner.model.request import ProvisionRequest
 from provisioner.model.secret import Secret
 from provisioner.store.sql.postgres_options import PostgresOptions
 from provisioner.store.sql.postgres_store import PostgresStore
+from provisioner.store.sql.tables import SCHEMA_VERSION_TABLE, metadata
 from provisioner.store_settings import PostgresSettings, StoreSettings
 from provisioner.stores import open_store, shared_of
 from tests.contracts.shared_contract import SharedContract
 from tests.contracts.store_contract import StoreContract, in_loop
+from tests.contracts.store_values import device, effect, walk_unit
 from tests.support.papers import CLIENT, DAY, Paper
 from tests.support.postgres import PostgresServer, running_postgres
 
 HERE = ("127.0.0.1",)
+CONNECTED = "SELECT pid FROM pg_stat_activity WHERE datname = %s"
+TRANSACTIONS = "SELECT xact_commit FROM pg_stat_database WHERE datname = %s"
 
 
 class PostgresPlace:
@@ -46,6 +61,26 @@ class TestPostgresStore(StoreContract):
 
 class TestPostgresShared(SharedContract):
     """Signals and leases between processes."""
+
+
+OWN_TABLES = {"receipt", "lease"}  # what only this store has
+
+
+def test_migrations_make_the_declared_tables(postgres: PostgresServer) -> None:
+    """A migrated database has the tables, columns and indexes that are declared, and two tables of this store's own."""
+    keywords = postgres.options(postgres.fresh_database()).keywords()
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(**keywords), poolclass=NullPool)
+    with engine.connect() as connection:
+        names = set(inspect(connection).get_table_names())
+        assert names == {*metadata.tables, *OWN_TABLES, SCHEMA_VERSION_TABLE}
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "version_table": SCHEMA_VERSION_TABLE,
+                "include_name": lambda name, kind, parents: kind != "table" or name not in OWN_TABLES,
+            },
+        )
+        assert compare_metadata(context, metadata) == []
 
 
 @in_loop
@@ -121,3 +156,44 @@ def test_the_password_is_shown_nowhere() -> None:
     options = PostgresOptions(password=Secret("Canary-word-7"))
     assert "Canary" not in repr(options) + options.place
     assert options.keywords()["password"] == "Canary-word-7"
+
+
+@in_loop
+async def test_what_no_text_of_the_database_can_hold(place: PostgresPlace) -> None:
+    """A NUL or half a character finds nothing, and in an id or an index value it is an InvalidInput; inside a record it
+    is as good as any other character."""
+    store = await place.open()
+    try:
+        for text in ("a\0b", "\ud800"):
+            assert await store.get(ProvisionRequest, text) is None
+            assert await store.find(ProvisionRequest, "login", text) == []
+            assert (await store.page(ProvisionRequest, where={"account": text})).items == []
+            assert await store.count(ProvisionRequest, where={"account": text}) == 0
+        odd = replace(device(1), metadata={"note": "a\0b"})
+        with pytest.raises(InvalidInput, match="without NUL"):
+            await store.commit(Unit([Put(odd), Put(replace(effect(1), id="a\0b"))]))
+        with pytest.raises(InvalidInput, match="too long for an index"):
+            await store.commit(Unit([Put(replace(effect(1), broker=token_hex(5_000)))]))
+        await store.commit(Unit([Put(odd)]))
+        assert await store.get(Device, odd.id) == replace(odd, version=1)
+        assert [each.id for each in (await store.page(Device, after="dev-000000\0x")).items] == [odd.id]
+    finally:
+        await store.close()
+
+
+@in_loop
+async def test_waiting_reads_and_commits_share_statements(place: PostgresPlace, postgres: PostgresServer) -> None:
+    """Two hundred devices that come at once cost some twenty statements, not hundreds."""
+    store = await place.open()
+    try:
+        before = postgres.ask(TRANSACTIONS, place.options.database)[0]
+        await asyncio.gather(*(store.commit(walk_unit(number)) for number in range(200)))
+        found = await asyncio.gather(*(store.get(Device, f"dev-{number:06d}") for number in range(200)))
+        assert [each.id for each in found if each is not None] == [f"dev-{number:06d}" for number in range(200)]
+        await store.close()  # a server process tells what it did when it ends
+        async with asyncio.timeout(10):
+            while postgres.ask(CONNECTED, place.options.database):  # noqa: ASYNC110  # they end in their own time
+                await asyncio.sleep(0.02)
+        assert 4 <= postgres.ask(TRANSACTIONS, place.options.database)[0] - before < 40
+    finally:
+        await store.close()
