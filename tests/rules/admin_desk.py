@@ -1,12 +1,15 @@
 """The administrators' door over a real store in a folder, with an account broker that only remembers."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from provisioner.authority.local_ca import LocalAuthority
 from provisioner.dialects.json_v1 import JsonV1
@@ -15,6 +18,7 @@ from provisioner.model.errors import Unavailable
 from provisioner.model.messages import Answer, ProvisionMessage, Status
 from provisioner.model.policy import Policy
 from provisioner.model.ports import BrokerUser, Capabilities, Sighting
+from provisioner.model.request import ProvisionRequest
 from provisioner.model.secret import Secret
 from provisioner.services.accounts import Accounts
 from provisioner.services.confirmation import Confirmation
@@ -184,3 +188,41 @@ async def open_desk(
         await effects.settle()
         await store.close()
         passwords.close()
+
+
+def at_desk(test: Callable[[Desk], Coroutine[Any, Any, None]]) -> Callable[[Path], None]:
+    """Run an asynchronous test on a desk of its own, with an account."""
+
+    def run(tmp_path: Path) -> None:
+        async def opened() -> None:
+            async with open_desk(tmp_path) as desk:
+                await desk.account()
+                await test(desk)
+
+        asyncio.run(opened())
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+async def refused(asking: Coroutine[Any, Any, Any]) -> dict[str, Any]:
+    """The error that the door answered with."""
+    with pytest.raises(NotDone) as caught:
+        await asking
+    return caught.value.error
+
+
+async def stored(desk: Desk) -> tuple[int, int]:
+    """How many requests there are, and how long the audit log is."""
+    rows = await desk.platform.store.audit_page(limit=1, newest_first=True)
+    return await desk.platform.store.count(ProvisionRequest), rows[0].seq if rows else 0
+
+
+async def every(desk: Desk, verb: str, **params: Any) -> list[dict[str, Any]]:
+    """All items of a listing, page after page."""
+    items, after = [], None
+    while True:
+        page = await desk.ask(verb, after=after, **params)
+        items += page["items"]
+        if (after := page["after"]) is None:
+            return items
