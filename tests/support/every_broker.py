@@ -94,11 +94,12 @@ class Home:
 
 @dataclass
 class EveryBroker:
-    """mosquittos: the processes, by the broker's name."""
+    """mosquittos: the processes, by the broker's name. balancer: what stands before the cluster."""
 
     installation: Installation
     rabbit: RabbitCluster
     mosquittos: Mapping[str, MosquittoServer]
+    balancer: Balancer
     _capabilities: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def can(self, broker: str) -> Mapping[str, Any]:
@@ -154,7 +155,7 @@ def running_every_broker(folder: Path, rabbit: RabbitCluster) -> Iterator[EveryB
             stack.enter_context(each)
         stack.enter_context(installation.running())
         balancer.open()
-        site = EveryBroker(installation, rabbit, mosquittos)
+        site = EveryBroker(installation, rabbit, mosquittos, balancer)
         for name in KINDS:
             own = {"certificates": "server-key"} if name == "papers" else {}
             installation.account(name, name, **own)
