@@ -43,6 +43,7 @@ def configure(level: str, form: str, stream: TextIO) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # where a line cannot be written, it would be shown as it was before ``redacted``
 
 
 def redacted(text: str) -> str:

@@ -37,6 +37,7 @@ def lines(request: pytest.FixtureRequest) -> Iterator[Lines]:
     logs.configure("DEBUG", request.param, stream)
     yield lambda: stream.getvalue().splitlines()
     logging.captureWarnings(False)
+    logging.raiseExceptions = True
     root.handlers[:] = handlers
     root.setLevel(level)
 
@@ -203,3 +204,13 @@ def test_the_handler_is_the_only_one(lines: Lines) -> None:
     logging.getLogger("py.warnings").warning("%s", "deprecated")
     assert "deprecated" in lines()[0]
     assert sys.stderr not in [getattr(each, "stream", None) for each in logging.getLogger().handlers]
+
+
+def test_f_39_what_cannot_be_written_is_shown_nowhere(lines: Lines, capfd: pytest.CaptureFixture[str]) -> None:
+    """F-39: a full disk under the log brings nothing past the forms of the log."""
+    (handler,) = (each for each in logging.getLogger().handlers if type(each) is logging.StreamHandler)
+    closed = io.StringIO()
+    closed.close()
+    handler.stream = closed
+    log.info("password=%s", "Chosen-Pass-1")
+    assert capfd.readouterr() == ("", "")
