@@ -15,10 +15,11 @@ from hypothesis.stateful import rule
 
 from provisioner.model.device import Device
 from provisioner.model.errors import Duplicate, StaleVersion
-from provisioner.model.ports import Put, Unit
+from provisioner.model.ports import Delete, Put, Unit
 from provisioner.model.request import ProvisionRequest, RequestState
 from provisioner.store.sql.names import INDEXES
 from provisioner.store.sql.readers import NEAR_ROWS_MAX, count_sql, get_sql, listing_sql
+from provisioner.store.sql.recent import RECORDS_MAX, Recent
 from provisioner.store.sql.sqlite_store import SqliteStore
 from provisioner.store.sql.writer import Work, Writer
 from tests.contracts.store_contract import StoreContract, in_loop
@@ -191,6 +192,44 @@ async def test_only_changed_indexes_are_written(tmp_path: Path) -> None:
         ({"login": "lobby/gw1"}, 0),
     ):
         assert await store.count(ProvisionRequest, where=where) == count
+    await store.close()
+
+
+def test_recent_records_are_the_committed_ones() -> None:
+    """A put is known one version on, a delete is not known any more, and neither is what an import brings."""
+    recent = Recent()
+    recent.landed(Unit([Put(device(1)), Put(device(2))]))
+    recent.landed(Unit([Put(device(1, version=1, certificate_serial="ab")), Delete(device(2, version=1))]))
+    assert recent.get(Device, "dev-000001") == device(1, version=2, certificate_serial="ab")
+    assert recent.get(Device, "dev-000002") is None
+    recent.landed(Unit([Put(device(number)) for number in range(1, 100)]))
+    assert recent.get(Device, "dev-000001") is None
+    assert recent.get(Device, "dev-000050") is None
+
+
+def test_no_more_records_are_kept_than_allowed() -> None:
+    """The oldest go first, one for each that comes; one that is kept again is the newest."""
+    recent = Recent()
+    for number in range(RECORDS_MAX):
+        recent.keep(device(number))
+    recent.keep(device(0))
+    recent.keep(device(RECORDS_MAX))
+    assert [recent.get(Device, f"dev-{number:06d}") is None for number in (0, 1, 2, RECORDS_MAX)] == [
+        False,
+        True,
+        False,
+        False,
+    ]
+
+
+@in_loop
+async def test_what_is_adopted_replaces_what_was_read(tmp_path: Path) -> None:
+    """A record that was read before is read anew once another one took its place."""
+    store = await SqliteStore.open(tmp_path / "store.db")
+    await store.commit(Unit([Put(device(1))]))
+    assert await store.get(Device, "dev-000001") == device(1, version=1)
+    await store.adopt([device(1, version=7)])
+    assert await store.get(Device, "dev-000001") == device(1, version=7)
     await store.close()
 
 

@@ -15,6 +15,7 @@ from provisioner.model.errors import Unavailable
 from provisioner.model.ports import N, Noun
 from provisioner.store.sql import rows
 from provisioner.store.sql.names import AUDIT, INDEXES, META, index_name
+from provisioner.store.sql.recent import Recent
 from provisioner.store.sql.sqlite_file import reading
 from provisioner.store.sql.writer import told
 
@@ -32,8 +33,9 @@ class Readers:
     A hop to a thread and back costs several times what a look-up does, so look-ups do without; a writer or a
     checkpoint never holds up a reader in WAL mode."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, recent: Recent) -> None:
         self._path = path
+        self._recent = recent
         self._near = reading(path)
         self._far: SimpleQueue[sqlite3.Connection] = SimpleQueue()
         for _ in range(_THREADS):
@@ -41,21 +43,23 @@ class Readers:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="store-reader")
 
     def get(self, noun: type[N], id: str) -> N | None:
-        found = _rows(self._near, get_sql(noun.kind), (id,))
-        return rows.loaded(noun, found[0][0]) if found else None
+        if (known := self._recent.get(noun, id)) is not None:
+            return known
+        found = self._near_records(noun, get_sql(noun.kind), (id,))
+        return found[0] if found else None
 
     async def find(self, noun: type[N], index: str, value: str) -> Sequence[N]:
         sql = listing_sql(noun.kind, (index,), False)
-        found = _rows(self._near, sql, (value, NEAR_ROWS_MAX + 1))
+        found = self._near_records(noun, sql, (value, NEAR_ROWS_MAX + 1))
         if len(found) <= NEAR_ROWS_MAX:
-            return [rows.loaded(noun, record) for (record,) in found]
+            return found
         return await self._listing(noun, sql, (value, -1))
 
     async def page(self, noun: type[N], where: Mapping[str, str], after: str | None, limit: int) -> Sequence[N]:
         sql = listing_sql(noun.kind, tuple(where), after is not None)
         parameters = (*where.values(), *(() if after is None else (after,)), limit)
         if limit <= NEAR_ROWS_MAX and _is_indexed(noun.kind, tuple(where)):
-            return [rows.loaded(noun, record) for (record,) in _rows(self._near, sql, parameters)]
+            return self._near_records(noun, sql, parameters)
         return await self._listing(noun, sql, parameters)
 
     async def count(self, noun: type[Noun], where: Mapping[str, str]) -> int:
@@ -83,6 +87,12 @@ class Readers:
         self._near.close()
         for _ in range(_THREADS):
             self._far.get().close()
+
+    def _near_records(self, noun: type[N], sql: str, parameters: Sequence[str | int]) -> Sequence[N]:
+        found = [rows.loaded(noun, record) for (record,) in _rows(self._near, sql, parameters)]
+        for each in found:
+            self._recent.keep(each)
+        return found
 
     async def _listing(self, noun: type[rows.T], sql: str, parameters: Sequence[str | int]) -> Sequence[rows.T]:
         return await self._in_thread(

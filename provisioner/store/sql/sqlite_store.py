@@ -18,6 +18,7 @@ from provisioner.store.schema import SCHEMA, Schema
 from provisioner.store.sql import sqlite_file
 from provisioner.store.sql.groups import Groups
 from provisioner.store.sql.readers import Readers, SqliteMoment
+from provisioner.store.sql.recent import Recent
 from provisioner.store.sql.writer import Adoption, Probe, Work, Writer
 
 UNITS_MAX = 512  # of one transaction: those behind it wait no longer than that
@@ -30,7 +31,8 @@ class SqliteStore:
     def __init__(self, path: Path, lock: StoreLock, writer: Writer) -> None:
         self._lock = lock
         self._writer = writer
-        self._readers = Readers(path)
+        self._recent = Recent()
+        self._readers = Readers(path, self._recent)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._groups: Groups[Work, int] = Groups(self._write, UNITS_MAX)
         self._feeds = Feeds(lambda after: self.audit_page(after=after, limit=_FEED_ROWS))
@@ -119,6 +121,11 @@ class SqliteStore:
 
     async def _write(self, works: Sequence[Work]) -> Sequence[int | Exception]:
         outcomes = await asyncio.get_running_loop().run_in_executor(self._thread, self._writer.write, works)
+        for work, outcome in zip(works, outcomes, strict=True):
+            if isinstance(work, Unit) and isinstance(outcome, int):
+                self._recent.landed(work)
+            elif isinstance(work, Adoption):
+                self._recent.forget(work.nouns)
         self._feeds.wake()
         return outcomes
 
