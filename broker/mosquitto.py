@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from broker.tls import CIPHERS
+
 PLUGIN = Path("/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so")
 PACKET_BYTES_MAX = 1_048_576
 QUEUED_MAX = 20_000
@@ -100,6 +102,7 @@ def _listener(plan: MosquittoPlan, listener: MosquittoListener, whose: Literal["
         yield f"certfile {_path(listener.certificate)}"
         yield f"keyfile {_path(listener.key)}"
         yield "tls_version tlsv1.2"
+        yield f"ciphers {CIPHERS}"
     if plan.users == "files":
         prefix = "" if whose == "devices" else "control-"
         yield from ("allow_anonymous false", "allow_zero_length_clientid false")

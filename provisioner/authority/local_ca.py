@@ -23,7 +23,7 @@ from provisioner.model.errors import InvalidInput, Problem
 from provisioner.model.secret import Secret
 
 AUTHORITY_DAYS = 3650
-SERVER_DAYS = 825
+SERVER_DAYS = 730
 DEVICE_DAYS = 90
 BACKDATED = timedelta(minutes=5)  # a device clock that is a little late must not refuse a fresh certificate (F-32)
 RSA_BITS_MIN = 2048
