@@ -4,8 +4,7 @@ It runs beside live traffic, so what is found has to be there twice before it co
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -34,16 +33,18 @@ class Finding:
     detail: str = field(compare=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Everything:
-    """All records, by id, as they were read one kind after another."""
+@dataclass(slots=True, kw_only=True)
+class _Known:
+    """What other records are held against: of kinds that there may be a million of, the ids and no more.
+
+    users: id -> name of its account broker. holders: index and value -> the first open request that has it."""
 
     accounts: Mapping[str, Account]
-    provision_users: Mapping[str, ProvisionUser]
-    requests: Mapping[str, ProvisionRequest]
-    devices: Mapping[str, Device]
-    users: Mapping[str, AccountUser]
-    effects: Mapping[str, Effect]
+    effects: Mapping[str, Effect] = field(default_factory=dict)
+    provision_users: set[str] = field(default_factory=set)
+    devices: set[str] = field(default_factory=set)
+    users: dict[str, str] = field(default_factory=dict)
+    holders: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 async def fsck(platform: Platform) -> list[Finding]:
@@ -56,21 +57,25 @@ async def fsck(platform: Platform) -> list[Finding]:
 
 
 async def _look(platform: Platform) -> set[Finding]:
-    every = _Everything(
-        accounts=await _all(platform, Account),
-        provision_users=await _all(platform, ProvisionUser),
-        requests=await _all(platform, ProvisionRequest),
-        devices=await _all(platform, Device),
-        users=await _all(platform, AccountUser),
-        effects=await _all(platform, Effect),
-    )
-    findings = {finding for request in every.requests.values() for finding in _request(platform, every, request)}
-    findings.update(_duplicates(every.requests.values()))
-    findings.update(_users(every))
-    findings.update(_effects(platform, every))
-    findings.update(_without_account(platform, every))
+    """One kind after another, page by page, so that a large store is neither loaded as a whole nor held up."""
+    known = _Known(accounts=await _all(platform, Account))
+    findings = set(_accounts(platform, known))
+    async for login in _each(platform, ProvisionUser):
+        known.provision_users.add(login.id)
+        findings.update(_owned("provision_user", login, known))
+    async for device in _each(platform, Device):
+        known.devices.add(device.id)
+        findings.update(_owned("device", device, known))
+    async for user in _each(platform, AccountUser):
+        known.users[user.id] = user.broker
+        findings.update(_user(user, known))
+    async for request in _each(platform, ProvisionRequest):
+        findings.update(_request(platform, known, request))
+        findings.update(_rivals(request, known))
+    known.effects = await _all(platform, Effect)
+    findings.update(_effects(platform, known))
     for broker in platform.brokers.values():
-        findings.update(await _broker(broker, every))
+        findings.update(await _broker(broker, known))
     return findings
 
 
@@ -84,28 +89,37 @@ async def _each(platform: Platform, noun: type[N]) -> AsyncIterator[N]:
         page = await platform.store.page(noun, after=after, limit=1000)
         for record in page.items:
             yield record
+        await asyncio.sleep(0)  # a store in memory never waits, and devices do
         if (after := page.after) is None:
             return
 
 
-def _request(platform: Platform, every: _Everything, request: ProvisionRequest) -> Iterator[Finding]:
-    if request.username not in every.provision_users:
+def _owned(
+    name: str, record: ProvisionRequest | Device | AccountUser | ProvisionUser, known: _Known
+) -> Iterator[Finding]:
+    if record.account not in known.accounts:
+        yield Finding(f"{name}_without_account", record.id, f"account {record.account} does not exist")
+
+
+def _request(platform: Platform, known: _Known, request: ProvisionRequest) -> Iterator[Finding]:
+    yield from _owned("request", request, known)
+    if request.username not in known.provision_users:
         yield Finding("request_without_provision_user", request.id, f"user {request.username} does not exist")
     grant = request.grant
     if request.state is RequestState.GRANTED:
-        yield from _granted(platform, every, request)
+        yield from _granted(platform, known, request)
     elif grant is not None and grant.sealed is not None:
         yield Finding("sealed_box_left", request.id, f"a {request.state} request still holds its sealed answer")
 
 
-def _granted(platform: Platform, every: _Everything, request: ProvisionRequest) -> Iterator[Finding]:
+def _granted(platform: Platform, known: _Known, request: ProvisionRequest) -> Iterator[Finding]:
     grant = request.grant
     if grant is None:
         yield Finding("granted_without_grant", request.id, "nothing says what was granted")
         return
-    if grant.device_id not in every.devices:
+    if grant.device_id not in known.devices:
         yield Finding("granted_without_device", request.id, f"device {grant.device_id} does not exist")
-    if account_user_id(request.account, grant.username) not in every.users:
+    if account_user_id(request.account, grant.username) not in known.users:
         yield Finding("granted_without_user", request.id, f"user {grant.username} does not exist")
     try:
         sealed.unseal(platform.ring, request)
@@ -114,57 +128,45 @@ def _granted(platform: Platform, every: _Everything, request: ProvisionRequest) 
         yield Finding("sealed_box_unreadable", request.id, detail)
 
 
-def _duplicates(requests: Collection[ProvisionRequest]) -> Iterator[Finding]:
+def _rivals(request: ProvisionRequest, known: _Known) -> Iterator[Finding]:
     """EC-07: a client id belongs to one open request of its scope, and so does a login."""
+    if not request.is_open:
+        return
     for index, kind in (("client_id", "client_id_twice"), ("login", "login_twice")):
-        holders: dict[str, list[str]] = defaultdict(list)
-        for request in requests:
-            if request.is_open:
-                holders[request.unique()[index]].append(request.id)
-        for ids in holders.values():
-            if len(ids) > 1:
-                yield Finding(kind, min(ids), f"open requests {', '.join(sorted(ids))} share it")
+        first = known.holders.setdefault((index, request.unique()[index]), request.id)
+        if first != request.id:
+            yield Finding(kind, first, f"open requests {first} and {request.id} share it")
 
 
-def _users(every: _Everything) -> Iterator[Finding]:
-    for user in every.users.values():
-        if user.device_id not in every.devices:
-            yield Finding("user_without_device", user.id, f"device {user.device_id} does not exist")
+def _user(user: AccountUser, known: _Known) -> Iterator[Finding]:
+    yield from _owned("user", user, known)
+    if user.device_id not in known.devices:
+        yield Finding("user_without_device", user.id, f"device {user.device_id} does not exist")
 
 
-def _effects(platform: Platform, every: _Everything) -> Iterator[Finding]:
-    for effect in every.effects.values():
-        if effect.verb is EffectVerb.APPLY and effect.id not in every.users:
+def _effects(platform: Platform, known: _Known) -> Iterator[Finding]:
+    for effect in known.effects.values():
+        if effect.verb is EffectVerb.APPLY and effect.id not in known.users:
             yield Finding("effect_without_user", effect.id, "it would bring a user to a broker that does not exist")
         if effect.broker not in platform.brokers:
             yield Finding("effect_without_broker", effect.id, f"no account broker {effect.broker} is configured")
 
 
-def _without_account(platform: Platform, every: _Everything) -> Iterator[Finding]:
-    for account in every.accounts.values():
+def _accounts(platform: Platform, known: _Known) -> Iterator[Finding]:
+    for account in known.accounts.values():
         if account.broker not in platform.brokers:
             yield Finding("account_without_broker", account.id, f"no account broker {account.broker} is configured")
-    owned: tuple[tuple[str, Mapping[str, ProvisionRequest | Device | AccountUser | ProvisionUser]], ...] = (
-        ("request", every.requests),
-        ("device", every.devices),
-        ("user", every.users),
-        ("provision_user", every.provision_users),
-    )
-    for name, records in owned:
-        for record in records.values():
-            if record.account not in every.accounts:
-                yield Finding(f"{name}_without_account", record.id, f"account {record.account} does not exist")
 
 
-async def _broker(broker: AccountBroker, every: _Everything) -> list[Finding]:
+async def _broker(broker: AccountBroker, known: _Known) -> list[Finding]:
     """Users that wait for their effect are left out: the two sides may differ until it is done. So are those of a
     self-test that is running; what a crash left of one is no finding but cleared away."""
     try:
         users = [user for user in await broker.users() if not is_throw_away(user[0])]
-        known = {account_user_id(account, username) for account, username in users}
+        there = {account_user_id(account, username) for account, username in users}
     except Unavailable as error:
         return [Finding("broker_unreachable", broker.name, str(error))]
-    stored = {user.id for user in every.users.values() if user.broker == broker.name}
-    missing = [Finding("user_missing_at_broker", id, f"{broker.name} does not know it") for id in stored - known]
-    extra = [Finding("user_only_at_broker", id, f"{broker.name} knows it, the store does not") for id in known - stored]
-    return [finding for finding in (*missing, *extra) if finding.subject not in every.effects]
+    stored = {id for id, home in known.users.items() if home == broker.name}
+    missing = [Finding("user_missing_at_broker", id, f"{broker.name} does not know it") for id in stored - there]
+    extra = [Finding("user_only_at_broker", id, f"{broker.name} knows it, the store does not") for id in there - stored]
+    return [finding for finding in (*missing, *extra) if finding.subject not in known.effects]
