@@ -2,7 +2,8 @@
 
 Its common name ``<account>/<client id>`` is the user's name and, by ``use_username_as_clientid``, the client id too;
 two patterns in the rights of all give each its own topics. Who may no longer come is on the revocation list, which
-mosquitto reads again on a sign; who is there is ended by taking its client id over.
+mosquitto reads again on a sign; who is there is ended by taking its client id over. So is whoever else comes by a
+certificate of the authority, which certifies devices of other account brokers as well.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ class CertificateBroker:
         self._to_cut: set[str] = set()
         self._catching_up: set[asyncio.Task[None]] = set()
         self._ending: dict[str, _Ending] = {}
+        self._strangers: dict[str, bool] = {}  # who is being ended, and whether it came again meanwhile
         self._seen: Callable[[Sighting], None] = lambda sighting: None
         self._changes, self._changes_read = 1, 0  # of the list; what mosquitto read before us may be an older one
 
@@ -243,9 +245,29 @@ class CertificateBroker:
     def _up(self, kept_session: bool) -> None:
         if not kept_session:
             self._presence.all_gone()
-        task = asyncio.create_task(self._catch_up())
+        self._soon(self._catch_up())
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._catching_up.add(task)
         task.add_done_callback(self._catching_up.discard)
+
+    def _stranger_came(self, name: str) -> None:
+        is_being_ended = name in self._strangers
+        self._strangers[name] = True
+        if not is_being_ended:
+            _log.warning("account broker %s: a certificate of no device of it: %r", self._name, name)
+            self._soon(self._end_stranger(name))
+
+    async def _end_stranger(self, name: str) -> None:
+        try:
+            while self._strangers[name]:
+                self._strangers[name] = False
+                await self._take_over(name)
+        except Unavailable as error:
+            _log.warning("account broker %s: %r may stay: %s", self._name, name, error)
+        finally:
+            del self._strangers[name]
 
     def _tell(self, sighting: Sighting) -> None:
         ending = self._ending.get(f"{sighting.account}/{sighting.client_id}")
@@ -263,8 +285,11 @@ class CertificateBroker:
             self._proven.add(topic.removeprefix(f"{MARKS}/"))
 
     def _sighting(self, arrived: Arrived) -> Sighting | None:
+        if arrived.client_id != arrived.username:  # not by the devices' listener
+            return None
         holder = self._record.at(arrived.client_id)
-        if holder is None or arrived.client_id != arrived.username:  # not by the devices' listener
+        if holder is None:
+            self._stranger_came(arrived.client_id)
             return None
         return Sighting(
             account=holder.account, username=holder.username, client_id=holder.client_id, address=arrived.address

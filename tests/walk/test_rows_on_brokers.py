@@ -10,13 +10,14 @@ from dataclasses import replace
 
 import pytest
 
-from broker.packets import V5, V311, Version
+from broker.packets import V5, V311, Subscribe, Subscription, Version
 from tests.support.device import Address, Wire
 from tests.support.every_broker import KINDS, MOSQUITTOS, REFUSED, EveryBroker, Home
 from tests.support.installation import ROOT
 
 FreshId = Callable[[], str]
 Login = tuple[str | None, str | None]
+CUT_S = 2.0
 each_kind = pytest.mark.parametrize("broker", KINDS)
 
 
@@ -201,6 +202,34 @@ def test_f_12_neither_login_opens_the_other_broker(every_broker: EveryBroker, fr
         assert try_login(address, home.client_id, (factory[0], login[1])) == 5
     with home.connect():
         pass
+
+
+def certified_elsewhere(site: EveryBroker, client_id: str) -> Home:
+    """A device at home on the embedded broker that shows its certificate where certificates are the logins."""
+    account = f"near-{client_id}"
+    site.installation.account(account, "near", certificates="server-key")
+    home = site.resident("near", client_id, account)
+    paper = site.installation.folder / f"{client_id}.pem"
+    paper.write_text(home.answer["certificate"] + home.answer["private_key"])
+    return replace(home, address=replace(site.installation.account_brokers["papers"], certificate=paper))
+
+
+@pytest.mark.parametrize("revoked", [False, True], ids=["valid", "revoked"])
+def test_f_12_a_certificate_of_another_broker_stays_nowhere(
+    every_broker: EveryBroker, fresh_id: FreshId, revoked: bool
+) -> None:
+    """F-12, AZ-04: the authority certifies devices of other brokers too; where the certificate is the login such a one
+    is thrown out as soon as it comes, and reaches nobody meanwhile."""
+    victim, home = every_broker.resident("papers", fresh_id()), certified_elsewhere(every_broker, fresh_id())
+    if revoked:
+        every_broker.installation.ask("device.revoke", id=home.client_id)
+    with victim.listening() as wire:
+        for client_id in (home.client_id, victim.client_id):
+            with home.connect(client_id) as stranger:
+                stranger.send(Subscribe(1, (Subscription("#", 1),)))
+                stranger.publish(f"{victim.topic}/data", b"forged", wait=False)
+                assert stranger.is_cut(CUT_S)
+        assert victim.heard(wire) == []
 
 
 def said_of(broker: str) -> dict[str, str]:
