@@ -17,7 +17,7 @@ from provisioner.account_brokers.http_server import Handler, HttpLimits, HttpSer
 from provisioner.model.errors import Unavailable
 from provisioner.model.ports import Sighting
 from provisioner.model.secret import Secret
-from tests.contracts.account_broker_contract import LoopThread, verify
+from tests.contracts.account_broker_stage import LoopThread, verify
 
 SECRET = secrets.token_urlsafe(16)
 BASIC = {"authorization": "Basic " + base64.b64encode(f"caller:{SECRET}".encode()).decode()}

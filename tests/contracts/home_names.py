@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from provisioner.model.ports import AccountBroker, BrokerUser, Capabilities, Sighting
-from tests.contracts.account_broker_contract import LoopThread, closing_devices
+from tests.contracts.account_broker_stage import LoopThread, closing_devices
 from tests.contracts.mosquitto_stage import MosquittoStage
 from tests.contracts.mqtt_device import Device
 from tests.support.mosquitto import MosquittoServer

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.model.ports import AccountBroker, Sighting
-from tests.contracts.account_broker_contract import LoopThread, Stage, closing_devices
+from tests.contracts.account_broker_stage import LoopThread, Stage, closing_devices
 from tests.support.mosquitto import MosquittoServer
 
 

@@ -16,16 +16,8 @@ from provisioner.authority.local_ca import LocalAuthority
 from provisioner.model.errors import Conflict, Unavailable
 from provisioner.model.ports import BrokerUser, Sighting
 from provisioner.model.secret import Secret
-from tests.contracts.account_broker_contract import (
-    CUT_S,
-    REFUSED,
-    AccountBrokerContract,
-    LoopThread,
-    Stage,
-    closing_devices,
-    digest,
-    user,
-)
+from tests.contracts.account_broker_contract import AccountBrokerContract
+from tests.contracts.account_broker_stage import CUT_S, REFUSED, LoopThread, Stage, closing_devices, digest, user
 from tests.contracts.mqtt_device import ACCEPTED, Device, until
 from tests.support.mosquitto import MosquittoServer, mosquitto_settings
 

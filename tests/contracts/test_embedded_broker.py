@@ -24,16 +24,8 @@ from provisioner.model.account import Coupling
 from provisioner.model.errors import Conflict
 from provisioner.model.ports import AccountBroker, Sighting
 from provisioner.model.secret import Secret
-from tests.contracts.account_broker_contract import (
-    CUT_S,
-    REFUSED,
-    AccountBrokerContract,
-    LoopThread,
-    Stage,
-    closing_devices,
-    user,
-    verify,
-)
+from tests.contracts.account_broker_contract import AccountBrokerContract
+from tests.contracts.account_broker_stage import CUT_S, REFUSED, LoopThread, Stage, closing_devices, user, verify
 from tests.contracts.mqtt_device import ACCEPTED, until
 
 

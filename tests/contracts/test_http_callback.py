@@ -15,7 +15,7 @@ from provisioner.account_brokers.callback_vernemq import VerneMq
 from provisioner.model.account import Coupling
 from provisioner.model.errors import Conflict, Unavailable
 from provisioner.model.ports import AccountBroker, Sighting
-from tests.contracts.account_broker_contract import user
+from tests.contracts.account_broker_stage import user
 from tests.contracts.callback_site import BASIC, LOGIN, SECRET, Site, site
 
 

@@ -18,7 +18,7 @@ from provisioner.account_brokers.callback_values import HttpRequest, HttpRespons
 from provisioner.account_brokers.http_callback import HttpCallbackBroker
 from provisioner.account_brokers.http_server import Handler, HttpLimits, HttpServer
 from provisioner.authority.local_ca import LocalAuthority
-from tests.contracts.account_broker_contract import LoopThread, user, verify
+from tests.contracts.account_broker_stage import LoopThread, user, verify
 from tests.contracts.callback_site import BASIC, LOGIN, SECRET, Site, site
 from tests.contracts.mqtt_device import until
 

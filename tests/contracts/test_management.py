@@ -11,7 +11,7 @@ from provisioner.account_brokers.http_server import HttpServer
 from provisioner.account_brokers.management import EmqxManagement, RabbitManagement
 from provisioner.model.errors import Unavailable
 from provisioner.model.secret import Secret
-from tests.contracts.account_broker_contract import LoopThread
+from tests.contracts.account_broker_stage import LoopThread
 
 
 @pytest.mark.parametrize("kind", [EmqxManagement, RabbitManagement])

@@ -10,7 +10,8 @@ import pytest
 
 from provisioner.model.errors import Conflict, Unavailable
 from provisioner.model.ports import BrokerUser
-from tests.contracts.account_broker_contract import CUT_S, REFUSED, AccountBrokerContract, user
+from tests.contracts.account_broker_contract import AccountBrokerContract
+from tests.contracts.account_broker_stage import CUT_S, REFUSED, user
 from tests.contracts.mosquitto_stage import MosquittoStage, mosquitto_stage
 from tests.contracts.mqtt_device import ACCEPTED, until
 from tests.support.mosquitto import mosquitto_settings

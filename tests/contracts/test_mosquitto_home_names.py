@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from provisioner.model.errors import Conflict, Unavailable
-from tests.contracts.account_broker_contract import CUT_S, REFUSED, AccountBrokerContract, Stage, user
+from tests.contracts.account_broker_contract import AccountBrokerContract
+from tests.contracts.account_broker_stage import CUT_S, REFUSED, Stage, user
 from tests.contracts.home_names import home_stage
 from tests.contracts.mosquitto_stage import MosquittoStage, mosquitto_stage
 from tests.contracts.mqtt_device import ACCEPTED

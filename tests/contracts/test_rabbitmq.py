@@ -14,14 +14,8 @@ from provisioner.account_brokers.management import RabbitManagement
 from provisioner.model.errors import Unavailable
 from provisioner.model.ports import Sighting
 from provisioner.model.secret import Secret
-from tests.contracts.account_broker_contract import (
-    AccountBrokerContract,
-    LoopThread,
-    Stage,
-    closing_devices,
-    user,
-    verify,
-)
+from tests.contracts.account_broker_contract import AccountBrokerContract
+from tests.contracts.account_broker_stage import LoopThread, Stage, closing_devices, user, verify
 from tests.contracts.mqtt_device import ACCEPTED, SOON_S
 from tests.support.rabbit_cluster import ADMIN, ADMIN_PASSWORD, RabbitCluster
 

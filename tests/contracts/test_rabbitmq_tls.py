@@ -13,7 +13,7 @@ from provisioner.account_brokers.http_callback import HttpCallbackBroker
 from provisioner.account_brokers.http_server import Handler, HttpServer
 from provisioner.authority.local_ca import LocalAuthority
 from provisioner.model.secret import Secret
-from tests.contracts.account_broker_contract import LoopThread, Stage, closing_devices, user, verify
+from tests.contracts.account_broker_stage import LoopThread, Stage, closing_devices, user, verify
 from tests.contracts.mqtt_device import ACCEPTED
 from tests.support.rabbit_cluster import Papers, RabbitCluster, running_cluster
 

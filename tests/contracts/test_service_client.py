@@ -20,7 +20,7 @@ from provisioner.link.mosquitto import LinkOptions, MosquittoLink
 from provisioner.link.probe import Door, Login, Probe, trusting
 from provisioner.model.secret import Secret
 from provisioner.mqtt_client import Client
-from tests.contracts.account_broker_contract import user
+from tests.contracts.account_broker_stage import user
 from tests.contracts.mosquitto_stage import mosquitto_stage
 from tests.contracts.mqtt_device import until
 from tests.support.device import Address, Wire

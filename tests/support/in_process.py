@@ -15,7 +15,7 @@ from provisioner.model.ports import AccountBroker
 from provisioner.services.isolation import Report
 from provisioner.services.platform import USER_PURPOSE
 from provisioner.vault.keyring import KeyRing
-from tests.contracts.account_broker_contract import LoopThread
+from tests.contracts.account_broker_stage import LoopThread
 from tests.support.device import Address
 from tests.support.installation import Installation
 
