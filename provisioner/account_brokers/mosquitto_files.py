@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from provisioner.account_brokers.batching import Batch
@@ -53,9 +54,11 @@ class MosquittoFiles:
         self._link = MosquittoLink(control, (NOTICES, f"{MARKS}/#"))
         self._presence = Presence(self._sighting)
         self._batch = Batch(self._flush)
-        self._unproven: set[str] = set()  # changed since mosquitto last showed that it had read everything
+        # Users whose newest change mosquitto has not yet shown to have read, and the number of that change.
+        self._unproven: dict[str, int] = {}
+        self._changes = count(1)
         self._held_out: set[str] = set()  # to be cut by the next reading
-        self._left_out: frozenset[str] = frozenset()  # by the newest one
+        self._left_out: frozenset[str] = frozenset()  # by the newest one, also while it goes on
         self._awaited = Awaited()
         self._marks: dict[str, asyncio.Event] = {}
         self._catching_up: set[asyncio.Task[None]] = set()
@@ -77,14 +80,14 @@ class MosquittoFiles:
             checks_client_id=False,
             loose=False,
             users_max=self._place.users_max,
+            home_usernames=True,
         )
 
     async def start(self, seen: Callable[[Sighting], None]) -> None:
-            home_usernames=True,
         """Write the files, so that mosquitto can be started after us; then wait a little for it, but not for ever."""
         self._presence.tell = seen
         await asyncio.to_thread(self._files.prepare, self._control.username, self._control.password)
-        self._unproven |= self._files.users.keys()  # a crash may have come between the files and the sign
+        self._changed(self._files.users)  # a crash may have come between the files and the sign
         await self._link.start(self._up, self._hear)
         if not await self._link.wait_up(UP_WITHIN_S):
             _log.warning("account broker %s: mosquitto does not answer yet", self._name)
@@ -101,7 +104,7 @@ class MosquittoFiles:
         known = self._known(user, former)
         if known != former:
             self._files.put(known)
-            self._unproven.add(user.username)
+            self._changed((user.username,))
         if self._is_unheard(user, known=former is not None):
             await self._cut({user.username})
         elif user.username in self._unproven:
@@ -115,7 +118,7 @@ class MosquittoFiles:
         if former is not None and former.account == account:
             self._files.remove(username)
             self._awaited.forget(username)
-            self._unproven.add(username)
+            self._changed((username,))
         if username in self._unproven:
             await self._batch.request()
 
@@ -138,11 +141,8 @@ class MosquittoFiles:
             raise Conflict(f"mosquitto cannot be given this user: {problem}")
         if former is not None and former.account != user.account:
             raise Conflict("another account on this broker has a user of that name")
-        if former is None and len(self._files.users) >= self._place.users_max:
-            raise Unavailable(
-                f"account broker {self._name} has its {self._place.users_max} users (users_max); more of them make "
-                "every change slow: use another broker of this kind, or one of kind http-callback"
-            )
+        if former is None:
+            self._check_room(user)
         digest = former.digest if former is not None else None
         if user.password is not None and (digest is None or not digest_matches(digest, user.password)):
             digest = password_digest(user.password, iterations=ITERATIONS)
@@ -179,17 +179,15 @@ class MosquittoFiles:
 
     async def _flush(self) -> None:
         """Everything that is known by now, read by mosquitto. Raises Unavailable; then it is tried at the next one."""
-        taken, self._unproven = self._unproven, set()
-        try:
-            mark, lines, out = secrets.token_hex(8), self._files.lines(), frozenset(self._held_out)
-            await asyncio.to_thread(self._files.write, lines, out, self._control.username, mark)
-            self._check_up()
-            await asyncio.to_thread(self._reload)
-            await self._proven(mark)
-            self._left_out = out
-        except BaseException:
-            self._unproven |= taken
-            raise
+        taken = dict(self._unproven)
+        mark, lines, out = secrets.token_hex(8), self._files.lines(), frozenset(self._held_out)
+        self._left_out |= out
+        await asyncio.to_thread(self._files.write, lines, out, self._control.username, mark)
+        self._check_up()
+        await asyncio.to_thread(self._reload)
+        await self._proven(mark)
+        self._left_out = out
+        self._unproven = {name: change for name, change in self._unproven.items() if taken.get(name) != change}
 
     async def _proven(self, mark: str) -> None:
         """Only who has read the file that was written last delivers this mark; before, it may not even be sent."""
@@ -212,7 +210,7 @@ class MosquittoFiles:
             await self._batch.request()
         finally:
             self._held_out -= usernames
-            self._unproven |= usernames
+            self._changed(usernames)
             await self._batch.request()
 
     def _up(self, kept_session: bool) -> None:
