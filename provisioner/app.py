@@ -202,7 +202,7 @@ def _assemble(settings: Settings, base: Path, platform: Platform, link: "LinkPla
     confirmation, following = Confirmation(platform, effects), None
     gate: Gate | LinkFront
     if link:
-        gate = link.front(platform, provisioning)
+        gate = link.front(platform, provisioning, stand_ins)
     else:
         front = ProvisionFront(platform, provisioning, stand_ins)
         gate = device_gate(settings, base, front)
@@ -218,6 +218,7 @@ def _assemble(settings: Settings, base: Path, platform: Platform, link: "LinkPla
         control_prefix=settings.esf.control_prefix,
         usable_again=effects.catch_up,
         at_start=settings.selftest_at_start,
+        instead=link.instead_of_gate(platform, stand_ins) if link else None,
     )
     reserved = frozenset((settings.esf.provision_account, settings.esf.control_prefix.strip("$")))
     service_status: dict[str, Service] = {}

@@ -17,6 +17,7 @@ from provisioner.model.request import ProvisionRequest, RequestState
 from provisioner.services.conversation import Conversation
 from provisioner.services.platform import Platform
 from provisioner.services.provisioning import Provisioning
+from provisioner.services.stand_ins import StandIns
 from provisioner.services.subject import about
 
 if TYPE_CHECKING:
@@ -70,8 +71,11 @@ class LinkFront:
         topics: LinkTopics,
         connect: "Callable[[Handler], MosquittoLink]",
         url: str,
+        stand_ins: StandIns | None = None,
     ) -> None:
-        """connect: makes the link that hands its messages to what it is given. url: for the audit."""
+        """connect: makes the link that hands its messages to what it is given. url: for the audit. stand_ins: devices
+        of the self-test."""
+        self._stand_ins = stand_ins or StandIns()
         self._platform, self._provisioning, self._topics = platform, provisioning, topics
         self._link = connect(self.received)
         self._url = url
@@ -134,12 +138,20 @@ class LinkFront:
         client_id = peer.client_id if peer is not None else self._topics.client_id(topic)
         if client_id is None:
             return  # a reply that nobody waits for any more
-        if retain:
+        if self._stand_ins.is_known(client_id):
+            self._echo(client_id, payload)
+        elif retain:
             self._note_refusal(client_id, "retain")
         elif self._topics.is_farewell(topic):
             self._on_farewell(client_id)
         else:
             await self._converse(peer or await self._peer(client_id), client_id, topic, payload)
+
+    def _echo(self, client_id: str, payload: bytes) -> None:
+        """To a device of the self-test, on all of its topics: who else hears them does so against the rules."""
+        if payload:
+            for topic in sorted(self._stand_ins.answered_on(client_id)):
+                self.send(topic, payload)
 
     async def _converse(self, peer: LinkPeer | None, client_id: str, topic: str, payload: bytes) -> None:
         if peer is None:

@@ -7,16 +7,19 @@ from pathlib import Path
 
 from provisioner.account_brokers.mosquitto_passwords import LoginFiles, Reload
 from provisioner.config import Settings
-from provisioner.link.mosquitto import LinkOptions, MosquittoLink
+from provisioner.link.mosquitto import Handler, LinkOptions, MosquittoLink
+from provisioner.link.probe import door_of
 from provisioner.link.topics import LinkTopics
 from provisioner.link_front import LinkFront
 from provisioner.link_settings import MosquittoLinkSettings
 from provisioner.model.errors import InvalidInput, Problem
 from provisioner.model.ports import Dialect, Store
 from provisioner.model.secret import Secret
+from provisioner.services.instead_of_gate import InsteadOfGate
 from provisioner.services.link_logins import LinkLogins
 from provisioner.services.platform import Platform
 from provisioner.services.provisioning import Provisioning
+from provisioner.services.stand_ins import StandIns
 
 SECRET_CHARACTERS_MAX = 1_024
 
@@ -33,10 +36,18 @@ class LinkPlan:
     def logins(self, store: Store) -> LinkLogins:
         return LinkLogins(store, self.topics, (self.options.username, self.options.password), self.write)
 
-    def front(self, platform: Platform, provisioning: Provisioning) -> LinkFront:
-        return LinkFront(
-            platform, provisioning, self.topics, lambda heard: MosquittoLink(self.options, heard), self.url
-        )
+    def front(self, platform: Platform, provisioning: Provisioning, stand_ins: StandIns) -> LinkFront:
+        def connect(heard: Handler) -> MosquittoLink:
+            return MosquittoLink(self.options, heard)
+
+        return LinkFront(platform, provisioning, self.topics, connect, self.url, stand_ins)
+
+    def instead_of_gate(self, platform: Platform, stand_ins: StandIns) -> InsteadOfGate:
+        """What the self-test tries there. platform: with the logins that were made here."""
+        logins = platform.link_logins
+        assert isinstance(logins, LinkLogins)
+        trusted = self.options.tls or ssl.create_default_context()
+        return InsteadOfGate(logins, stand_ins, lambda: door_of(self.url, trusted))
 
 
 def plan_link(settings: Settings, base: Path, dialects: Sequence[Dialect]) -> LinkPlan | None:

@@ -56,6 +56,18 @@ class LinkLogins:
     def unknown(self) -> Sequence[str]:
         return sorted(request.client_id for request in self._open.values() if request.username not in self._digests)
 
+    def admit(self, user: ProvisionUser, request: ProvisionRequest) -> None:
+        """As if they were stored, until ``dismiss``. user: with its ``link_verifier``, and of no other request."""
+        assert user.link_verifier is not None
+        self._open[request.id] = request
+        self._of_user[user.id][request.id] = request.client_id
+        self._digests[user.id] = user.link_verifier
+        self._changed.set()
+
+    def dismiss(self, request_id: str) -> None:
+        if self._forget(request_id):
+            self._changed.set()
+
     async def start(self) -> None:
         """Write what is open now."""
         for newest in await self._store.audit_page(limit=1, newest_first=True):
@@ -115,6 +127,10 @@ class LinkLogins:
             self._open[id] = request
             self._of_user[request.username][id] = request.client_id
             return await self._learn_digest(request.username) or is_new
+        return self._forget(id)
+
+    def _forget(self, id: str) -> bool:
+        """Whether it was there."""
         before = self._open.pop(id, None)
         if before is None:
             return False

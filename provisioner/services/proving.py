@@ -19,6 +19,7 @@ from provisioner.model.audit import AuditEvent
 from provisioner.model.errors import FleetgateError, Unavailable
 from provisioner.model.policy import AtStart
 from provisioner.model.ports import AccountBroker, BrokerUser
+from provisioner.services.instead_of_gate import NAME, InsteadOfGate
 from provisioner.services.isolation import BY_NAME, Report, Verdict, is_throw_away
 from provisioner.services.isolation_cast import cast_at_broker, cast_at_gate
 from provisioner.services.isolation_trial import Cast, Target, Trial
@@ -48,10 +49,12 @@ class Proving:
         usable_again: Callable[[], Awaitable[object]],
         control_prefix: str,
         at_start: AtStart = AtStart.OFF,
+        instead: InsteadOfGate | None = None,
     ) -> None:
         """gate_doors: listener name -> where it is, given what to trust. trusted: PEM texts of the authority and of
         our own servers, read anew each time. usable_again: called when a broker was refused and is not any more.
-        control_prefix: of the devices' second topic space."""
+        control_prefix: of the devices' second topic space. instead: of the gate, where a broker stands there."""
+        self._instead = instead
         self._platform, self._stand_ins = platform, stand_ins
         self._gate_doors, self._trusted, self._usable_again = gate_doors, trusted, usable_again
         self._control_prefix, self._at_start = control_prefix, at_start
@@ -65,16 +68,15 @@ class Proving:
         GateLeaks."""
         swept = await self._swept_all()
         if self._at_start is not AtStart.OFF:
-            for report in await self._prove_or_log(None):
-                if report.leaks and report.target not in map(_of_broker, self._platform.brokers):
-                    self._end_if_refusing(report)
+            self._end_if_refusing(await self._prove_or_log(None))
         wait_s = RETRY_S
         while True:
             await asyncio.sleep(wait_s)
             swept = swept or await self._swept_all()
-            if self._platform.refused:
-                await self._prove_or_log(sorted(self._platform.refused))
-            wait_s = min(wait_s * 2, RETRY_S_MAX) if self._platform.refused else RETRY_S
+            is_open = bool(self._platform.refused) or self._instead_is_unknown
+            if is_open:
+                self._end_if_refusing(await self._prove_or_log(sorted(self._platform.refused)))
+            wait_s = min(wait_s * 2, RETRY_S_MAX) if is_open else RETRY_S
 
     async def _prove_or_log(self, brokers: Sequence[str] | None) -> Sequence[Report]:
         """A test that cannot be made is no reason to end the service."""
@@ -92,6 +94,9 @@ class Proving:
             context = trusting(self._trusted(), by_name=False)
             doors = self._gate_doors(context) if brokers is None else {}
             reports = [await self._prove_gate(name, door) for name, door in doors.items()]
+            if self._instead is not None and (brokers is None or self._instead_is_unknown):
+                cast, strangers = await cast_at_gate(self._platform)
+                reports = [await self._report(self._instead.target(), cast, self._instead.admitted(cast, strangers))]
             for name in sorted(self._platform.brokers) if brokers is None else brokers:
                 reports.append(await self._prove_broker(self._platform.broker(name)))
                 await self._decide(name, reports[-1])
@@ -206,10 +211,19 @@ class Proving:
             )
         )
 
-    def _end_if_refusing(self, report: Report) -> None:
-        if self._at_start is AtStart.REFUSE:
-            advice = BY_NAME[report.leaks[0]].advice
-            raise GateLeaks(f"{report.target} {report.summary}; nobody is served. To do: {advice}")
+    @property
+    def _instead_is_unknown(self) -> bool:
+        """It was tried, and could not be: that broker may have been away."""
+        report, _ = self._last.get(NAME, (None, ""))
+        return report is not None and not report.leaks and not report.holds
+
+    def _end_if_refusing(self, reports: Sequence[Report]) -> None:
+        """When it leaks where devices come in. An account broker is not used then, which harms no other."""
+        ways_in = [each for each in reports if each.target not in map(_of_broker, self._platform.brokers)]
+        for report in ways_in:
+            if report.leaks and self._at_start is AtStart.REFUSE:
+                advice = BY_NAME[report.leaks[0]].advice
+                raise GateLeaks(f"{report.target} {report.summary}; nobody is served. To do: {advice}")
 
     async def _swept_all(self) -> bool:
         swept = True

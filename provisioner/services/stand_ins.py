@@ -50,6 +50,13 @@ class StandIns:
                 return request
         return None
 
+    def answered_on(self, client_id: str) -> frozenset[str]:
+        """Where the platform would answer it; empty for all others."""
+        for request, rights in self._requests.values():
+            if request.client_id == client_id:
+                return rights.subscribe
+        return frozenset()
+
     def is_known(self, *names: str | None) -> bool:
         """Whether one of these names is, or was lately, a self-test's."""
         return any(name in self._names for name in names if name is not None)
