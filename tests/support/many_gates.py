@@ -19,6 +19,19 @@ from tests.support.postgres import PostgresServer
 PAGE = ROOT / "docs/many-gates.md"
 
 
+def on_postgres(folder: Path, postgres: PostgresServer, **settings: Any) -> Installation:
+    """An installation on a database of its own; its account brokers are those of the settings alone."""
+    options = postgres.options(postgres.fresh_database())
+    assert options.password is not None
+    store = {name: getattr(options, name) for name in ("host", "port", "database", "user", "sslmode")}
+    store |= {"kind": "postgresql", "password_file": "store.secret", "pool_max": 3}
+    made = Installation(folder, brokers=(), store=store, **settings)
+    secret = made.folder / "store.secret"
+    secret.touch(0o600)
+    secret.write_text(options.password.reveal())
+    return made
+
+
 class Gate(Installation):
     """One of them: an installation of its own in settings and ports, in keys and store the same as the others."""
 
@@ -61,14 +74,7 @@ class ManyGates:
         **gate: Any,
     ) -> None:
         """brokers: settings of account brokers of kind http-callback, which ask at callback_port. gate: settings."""
-        options = postgres.options(postgres.fresh_database())
-        assert options.password is not None
-        store = {name: getattr(options, name) for name in ("host", "port", "database", "user", "sslmode")}
-        store |= {"kind": "postgresql", "password_file": "store.secret", "pool_max": 3}
-        self.first = Installation(folder / "installation", brokers=(), store=store, account_brokers=list(brokers))
-        secret = self.first.folder / "store.secret"
-        secret.touch(0o600)
-        secret.write_text(options.password.reveal())
+        self.first = on_postgres(folder / "installation", postgres, account_brokers=list(brokers))
         (port,) = free_ports(1)
         self.front = Address(port)
         self._callback_port = callback_port or free_ports(1)[0]
