@@ -5,8 +5,8 @@ The first line is ``fleetgate-backup`` and a header as JSON, then one line a rec
 """
 
 import asyncio
-import fcntl
 import os
+import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -16,10 +16,10 @@ import orjson
 
 from provisioner.model import records
 from provisioner.model.audit import AuditEvent
-from provisioner.model.errors import Conflict, FleetgateError, InvalidInput, Problem, Unavailable
+from provisioner.model.errors import FleetgateError, InvalidInput, Problem, Unavailable
 from provisioner.model.ports import Noun
 from provisioner.model.records import Row
-from provisioner.store.disk import Disk, forget, open_private, sync_directory, temporary
+from provisioner.store.disk import Disk, forget, open_private, sync_directory
 from provisioner.store.schema import SCHEMA, Rows, Schema, to_json
 from provisioner.store.whole import Part, Summary, Tally
 
@@ -42,8 +42,9 @@ async def write_backup(
 ) -> Mapping[str, Summary]:
     """What was written. Raises InvalidInput when ``path`` exists already, Unavailable on a failing disk."""
     disk = disk or Disk()
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        fd = await asyncio.to_thread(_begin, path)
+        fd = await asyncio.to_thread(_begin, path, fresh)
     except OSError as error:
         raise Unavailable(f"the backup {path} could not be written: {error.strerror}") from None
     try:
@@ -54,9 +55,10 @@ async def write_backup(
             tally.add(part.kind, lines)
             await asyncio.to_thread(disk.write, fd, b"".join(b"%s %s\n" % (kind, line) for line in lines))
         summaries = tally.summaries()
-        await asyncio.to_thread(_finish, disk, fd, path, summaries)
+        await asyncio.to_thread(_finish, disk, fd, summaries)
+        await asyncio.to_thread(_name, disk, fresh, path)
     except BaseException as error:
-        forget(temporary(path))
+        forget(fresh)
         if isinstance(error, OSError):
             raise Unavailable(f"the backup {path} could not be written: {error.strerror}") from None
         raise
@@ -65,28 +67,27 @@ async def write_backup(
     return summaries
 
 
-def _begin(path: Path) -> int:
-    if path.exists() or path.is_symlink():
-        raise InvalidInput([Problem("target", f"{path} must not exist: a backup overwrites nothing", "a file")])
-    fresh = temporary(path)
-    fd = open_private(fresh, os.O_WRONLY | os.O_CREAT)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(fd, 0)  # what an interrupted backup left
-    except OSError as error:
-        os.close(fd)
-        if isinstance(error, BlockingIOError):
-            raise Conflict(f"another backup is being written to {fresh}") from None
-        raise
-    return fd
+def _begin(path: Path, fresh: Path) -> int:
+    """A file that nobody else has open or put there: the folder may be one that everybody writes to."""
+    _check_free(path)
+    return open_private(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
 
 
-def _finish(disk: Disk, fd: int, path: Path, summaries: Mapping[str, Summary]) -> None:
+def _finish(disk: Disk, fd: int, summaries: Mapping[str, Summary]) -> None:
     end = {kind: asdict(summary) for kind, summary in summaries.items()}
     disk.write(fd, b"%s %s\n" % (END, to_json(end)))
     disk.fsync(fd)
-    disk.replace(temporary(path), path)
+
+
+def _name(disk: Disk, fresh: Path, path: Path) -> None:
+    _check_free(path)
+    disk.replace(fresh, path)
     sync_directory(disk, path.parent)
+
+
+def _check_free(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise InvalidInput([Problem("target", f"{path} must not exist: a backup overwrites nothing", "a file")])
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,6 @@ async def test_f_42_a_full_disk_leaves_no_half_backup(tmp_path: Path) -> None:
         with pytest.raises(Unavailable, match="could not be written"):
             await write_backup(tmp_path / "no folder" / "backup", header, parts(store, moment))
         assert names(tmp_path) == ["source"]
-        (tmp_path / "backup.tmp").write_bytes(b"left by a crash" * 1_000)
         await write_backup(tmp_path / "backup", header, parts(store, moment))
     assert (await Backup.open(tmp_path / "backup")).header == header
     await store.close()
@@ -194,6 +193,7 @@ async def test_a_backup_is_private_and_overwrites_nothing(tmp_path: Path) -> Non
     finally:
         os.umask(umask)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert sorted(names(tmp_path)) == ["backup", "source"]
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     store = await TinyDbStore.open(tmp_path / "source")
     for taken in (path, tmp_path / "link"):
