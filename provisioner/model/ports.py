@@ -101,7 +101,8 @@ class Store(Protocol):
         """Make the unit durable, then return the seq of its last audit row (of the log, when it has none).
 
         Raises StaleVersion, Duplicate, LimitReached (nothing changed) or Unavailable (not durable: nothing
-        changed either, and the caller must not answer as if it had)."""
+        changed either, and the caller must not answer as if it had; where a database stays away for long in the
+        middle of a commit, nobody knows whether it was made, and the message says so)."""
 
     async def audit_page(self, *, after: int = 0, limit: int = 100, newest_first: bool = False) -> Sequence[AuditEvent]:
         """Rows with ``seq > after`` in order; newest_first: the last ``limit`` rows, newest first."""

@@ -1,4 +1,4 @@
-"""The PostgreSQL store when its server, its connections, its disk or other processes misbehave."""
+"""The PostgreSQL store when its server, its connections or its disk misbehave."""
 
 import asyncio
 import os
@@ -6,8 +6,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,22 @@ from psycopg import sql
 from provisioner.model.audit import AuditEvent
 from provisioner.model.device import Device
 from provisioner.model.errors import Unavailable
-from provisioner.model.ports import Put, Unit
-from provisioner.model.request import ProvisionRequest
-from provisioner.store.schema import SCHEMA
 from provisioner.store.sql.postgres_options import PostgresOptions
 from provisioner.store.sql.postgres_store import PostgresStore
-from tests.contracts.postgres_process import begin
+from tests.contracts.postgres_scene import (
+    CALLERS,
+    RECOVERED_S_MAX,
+    Outcomes,
+    assert_true,
+    committing,
+    follow,
+    opened,
+    recovered_s,
+    until,
+)
 from tests.contracts.store_contract import in_loop
-from tests.contracts.store_values import all_audit, device, request, walk_unit
+from tests.contracts.store_values import device, walk_unit
 from tests.support.postgres import PostgresServer, running_postgres
-
-CALLERS = 50
-RECOVERED_S_MAX = 5.0
-Outcomes = dict[int, int | BaseException]
 
 
 @pytest.fixture(scope="module")
@@ -43,68 +45,6 @@ def server() -> Iterator[PostgresServer]:
 @pytest.fixture
 def options(server: PostgresServer) -> PostgresOptions:
     return server.options(server.fresh_database())
-
-
-@asynccontextmanager
-async def opened(options: PostgresOptions) -> AsyncIterator[PostgresStore]:
-    store = await PostgresStore.open(options)
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-async def recovered_s(store: PostgresStore) -> float:
-    """Until a commit succeeds."""
-    began_s = time.monotonic()
-    while True:
-        try:
-            await store.health()
-            return time.monotonic() - began_s
-        except Unavailable:
-            assert time.monotonic() - began_s < 2 * RECOVERED_S_MAX, "the store does not recover"
-            await asyncio.sleep(0.02)
-
-
-async def committing(store: PostgresStore, outcomes: Outcomes, until: asyncio.Event) -> None:
-    """Fifty callers, each committing one walk after the other; what became of each is kept."""
-    numbers = iter(range(10**9))
-
-    async def caller() -> None:
-        while not until.is_set():
-            number = next(numbers)
-            try:
-                outcomes[number] = await store.commit(walk_unit(number))
-            except Unavailable as error:
-                outcomes[number] = error
-                await asyncio.sleep(0.01)
-
-    await asyncio.gather(*(caller() for _ in range(CALLERS)))
-
-
-async def follow(store: PostgresStore, seen: list[AuditEvent]) -> None:
-    async with aclosing(store.changes(0)) as feed:  # type: ignore[type-var]  # the feed is an async generator
-        async for row in feed:
-            seen.append(row)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110  # what is waited for happens in other tasks and processes
-            await asyncio.sleep(0.005)
-
-
-async def assert_true(store: PostgresStore, outcomes: Outcomes) -> None:
-    """What was acknowledged is there, once; what was not is not; the log has no gap and nobody's rows mixed up."""
-    for number, outcome in outcomes.items():
-        stored = await store.get(Device, f"dev-{number:06d}")
-        assert (stored is not None) == isinstance(outcome, int), (number, outcome)
-    log = await all_audit(store)
-    assert [row.seq for row in log] == list(range(1, len(log) + 1))
-    acknowledged = {number: seq for number, seq in outcomes.items() if isinstance(seq, int)}
-    assert len(log) == 2 * len(acknowledged)
-    for number, seq in acknowledged.items():
-        assert [row.subject for row in log[seq - 2 : seq]] == [f"req-{number:06d}"] * 2
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
@@ -304,93 +244,6 @@ def test_a_disk_that_fills_up() -> None:
         finally:
             server.stop(signal.SIGQUIT)
             subprocess.run(["umount", disk], check=True)
-
-
-@in_loop
-async def test_many_processes_race_for_each_version(server: PostgresServer, options: PostgresOptions) -> None:
-    """F-43: three processes add to one record: each version has one winner, nothing is lost, and a fourth process
-    sees every audit row in order, without a gap."""
-    async with opened(options) as store:
-        await store.commit(Unit([Put(request(1))]))
-        seen: list[AuditEvent] = []
-        following = asyncio.create_task(follow(store, seen))
-        processes = [begin(options, "add", "req-000001", "40") for _ in range(3)]
-        told = await asyncio.gather(*(asyncio.to_thread(each.communicate, timeout=60) for each in processes))
-        assert [each.returncode for each in processes] == [0, 0, 0], told
-        await until(lambda: len(seen) == 120)
-        following.cancel()
-        won = sorted(int(line) for out, _ in told for line in out.split())
-        assert won == list(range(1, 121))
-        assert [row.seq for row in seen] == list(range(1, 121))
-        assert [row.details["version"] for row in seen] == won
-        assert len({row.details["process"] for row in seen}) == 3
-        stored = await store.get(ProvisionRequest, "req-000001")
-        assert stored is not None
-        assert stored.attempts == 120
-
-
-@in_loop
-async def test_a_killed_process_leaves_whole_units(server: PostgresServer, options: PostgresOptions) -> None:
-    """kill -9 of a process that commits: what it was told is there, and no unit is there by half."""
-    async with opened(options) as store:
-        for first in (1_000, 2_000, 3_000):
-            process = begin(options, "commit", str(first))
-            assert process.stdout is not None
-            acknowledged = [int(await asyncio.to_thread(process.stdout.readline)) for _ in range(30)]
-            process.kill()
-            rest, _ = await asyncio.to_thread(process.communicate)
-            acknowledged += [int(line) for line in rest.splitlines(keepends=True) if line.endswith(b"\n")]
-            for number in acknowledged:
-                assert await store.get(Device, f"dev-{number:06d}") is not None
-        devices = await store.count(Device)
-        assert devices == await store.count(ProvisionRequest) == len(await all_audit(store)) / 2
-
-
-def test_f_44_processes_migrate_at_once(server: PostgresServer) -> None:
-    """F-44: four processes that find an empty database at once all open it, and one of them has migrated it."""
-    options = server.options(server.empty_database())
-    processes = [begin(options, "open") for _ in range(4)]
-    told = [each.communicate(timeout=60) for each in processes]
-    assert [each.returncode for each in processes] == [0] * 4, told
-    assert server.ask("SELECT version_num FROM schema_version", database=options.database) == [str(SCHEMA.version)]
-
-
-def test_f_44_a_process_killed_in_the_middle_of_a_migration(server: PostgresServer) -> None:
-    """F-44: nothing of it stays, and the next one migrates from the beginning."""
-    options = server.options(server.empty_database())
-    server.administer(
-        """CREATE FUNCTION wait() RETURNS event_trigger LANGUAGE plpgsql AS
-        $$ BEGIN PERFORM pg_sleep(60); END $$""",
-        """CREATE EVENT TRIGGER wait ON ddl_command_end WHEN TAG IN ('CREATE FUNCTION') EXECUTE FUNCTION wait()""",
-        database=options.database,
-    )
-    process = begin(options, "open")
-    waits = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event = 'PgSleep'"
-    until_s = time.monotonic() + 30
-    while not server.ask(waits, options.database):
-        assert time.monotonic() < until_s, process.poll()
-        time.sleep(0.02)
-    process.kill()
-    process.communicate()
-    server.cut_connections(options.database)
-    server.administer("DROP EVENT TRIGGER wait", "DROP FUNCTION wait", database=options.database)
-    tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
-    assert server.ask(tables, database=options.database) == [0]
-    again = begin(options, "open")
-    assert (again.communicate(timeout=60)[1], again.returncode) == (b"", 0)
-
-
-@in_loop
-async def test_f_44_a_newer_schema_is_refused(server: PostgresServer, options: PostgresOptions) -> None:
-    """F-44: this program does not open a database of a newer one, nor commits any more when it was open before."""
-    async with opened(options) as store:
-        await store.commit(walk_unit(1))
-        server.administer("UPDATE schema_version SET version_num = '99'", database=options.database)
-        with pytest.raises(Unavailable, match="schema 99 and this program knows schema"):
-            await PostgresStore.open(options)
-        with pytest.raises(Unavailable, match="a newer program has migrated it"):
-            await store.commit(walk_unit(2))
-        assert await store.count(Device) == 1
 
 
 @in_loop
