@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -42,7 +43,7 @@ def test_the_service_says_that_it_is_ready_and_goes_on_saying_that_it_lives(
         installation.provision(installation.request("gw1"))
 
 
-def test_f_42_a_service_that_stands_still_is_not_said_to_live(
+def test_a_service_that_stands_still_is_not_said_to_live(
     make_installation: Callable[..., Installation], channel: socket.socket
 ) -> None:
     """While the process does not run there is no sign of life, so that the watchdog ends it."""
@@ -50,14 +51,14 @@ def test_f_42_a_service_that_stands_still_is_not_said_to_live(
     with installation.running(NOTIFY_SOCKET=channel.getsockname()):
         assert channel.recv(100) == b"READY=1"
         assert installation.process is not None
-        installation.process.send_signal(19)  # SIGSTOP
+        installation.process.send_signal(signal.SIGSTOP)
         try:
             channel.settimeout(2.0)
             with pytest.raises(TimeoutError):
                 for _ in range(4):
                     channel.recv(100)
         finally:
-            installation.process.send_signal(18)  # SIGCONT
+            installation.process.send_signal(signal.SIGCONT)
         channel.settimeout(8.0)
         assert channel.recv(100) == b"WATCHDOG=1"
 
