@@ -23,13 +23,13 @@ defaults
 
 
 class Haproxy:
-    """``configuration``: the whole file; ``ports``: of its frontends, which are waited for."""
+    """configuration: the whole file. ports: of its frontends, which are waited for. name: of its files."""
 
-    def __init__(self, folder: Path, configuration: str, ports: Sequence[int]) -> None:
-        self.file = folder / "haproxy.cfg"
+    def __init__(self, folder: Path, configuration: str, ports: Sequence[int], name: str = "haproxy") -> None:
+        self.file = folder / f"{name}.cfg"
         self.file.write_text(configuration)
         self._ports = ports
-        self._log = folder / "haproxy.log"
+        self._log = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
