@@ -157,7 +157,7 @@ class Effects:
             user = await self._platform.store.get(AccountUser, id)
             for name, book in books.items():
                 if user is not None and user.broker == name:
-                    await book.put_user(await self.broker_user(user))
+                    await _put(book, await self.broker_user(user))
                 elif book.knows(account, username):
                     await book.remove_user(account, username)
 
@@ -210,13 +210,9 @@ class Effects:
         await asyncio.gather(*self._finishing)
 
     async def _tell(self, broker: str, user: BrokerUser) -> None:
-        """A broker that is refused still hears who is disabled, but of nobody who may come in. What the broker cannot
-        have beside what it has is tried again like what it cannot do just now: the other one may go."""
+        """A broker that is refused still hears who is disabled, but of nobody who may come in."""
         find = self._platform.usable_broker if user.enabled else self._platform.broker
-        try:
-            await find(broker).put_user(user)
-        except Conflict as error:
-            raise Unavailable(f"account broker {broker} cannot take {user.username}: {error}") from None
+        await _put(find(broker), user)
 
     def _lock(self, id: str) -> asyncio.Lock:
         return self._locks.setdefault(id, asyncio.Lock())
@@ -238,6 +234,15 @@ async def _together(work: Iterable[Awaitable[None]]) -> None:
     waiting = iter(work)
     while group := list(itertools.islice(waiting, _TOGETHER_MAX)):
         await asyncio.gather(*group)
+
+
+async def _put(broker: AccountBroker, user: BrokerUser) -> None:
+    """What the broker cannot have beside what it has is tried again like what it cannot do just now: the other one may
+    go."""
+    try:
+        await broker.put_user(user)
+    except Conflict as error:
+        raise Unavailable(f"account broker {broker.name} cannot take {user.username}: {error}") from None
 
 
 def _as_known(user: AccountUser, password: Secret | None, *, enabled: bool) -> BrokerUser:

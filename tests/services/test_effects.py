@@ -172,7 +172,10 @@ async def test_what_a_broker_cannot_have_does_not_keep_the_service_from_starting
     assert await world.status(await world.request()) is Status.BUSY
     assert await world.effects.restore() == 0
     assert await world.effects.finish_left_over() == 1
-    assert "gw1" in (await world.audit("provision.busy"))[0].client_id
+    (user,) = await world.store.find(AccountUser, "account", "acme")
+    with pytest.raises(Unavailable, match="cannot take"):
+        await world.effects.refresh(user.id, {"local": world.broker})
+    assert [row.client_id for row in await world.audit("provision.busy")] == ["gw1"]
     world.broker.conflicts = False
     assert await world.effects.finish_left_over() == 0
     assert len(world.broker.known) == 1
