@@ -21,6 +21,7 @@ from provisioner.store.sql.readers import Readers, SqliteMoment
 from provisioner.store.sql.recent import Recent
 from provisioner.store.sql.writer import Adoption, Probe, Work, Writer
 
+NEAR_STATEMENTS_MAX = 250  # of a transaction that are executed on the event loop, some 10 us each
 UNITS_MAX = 512  # of one transaction: those behind it wait no longer than that
 _FEED_ROWS = 500
 
@@ -120,7 +121,13 @@ class SqliteStore:
         await asyncio.to_thread(self._shut)
 
     async def _write(self, works: Sequence[Work]) -> Sequence[int | Exception]:
-        outcomes = await asyncio.get_running_loop().run_in_executor(self._thread, self._writer.write, works)
+        loop = asyncio.get_running_loop()
+        if sum(map(_statements, works)) <= NEAR_STATEMENTS_MAX:
+            # A thread would have to fight for the interpreter before each of them.
+            outcomes = self._writer.prepare(works)
+            await loop.run_in_executor(self._thread, self._writer.commit)
+        else:
+            outcomes = await loop.run_in_executor(self._thread, self._writer.write, works)
         for work, outcome in zip(works, outcomes, strict=True):
             if isinstance(work, Unit) and isinstance(outcome, int):
                 self._recent.landed(work)
@@ -138,3 +145,13 @@ class SqliteStore:
     def _check_open(self) -> None:
         if self._closed:
             raise Unavailable("the store is closed")
+
+
+def _statements(work: Work) -> int:
+    match work:
+        case Unit():
+            return len(work.changes) + len(work.audit)
+        case Adoption():
+            return len(work.nouns) + len(work.audit)
+        case Probe():
+            return 1

@@ -1,13 +1,13 @@
 """The one writer of an SQLite database: all that waits in one transaction, each unit behind a savepoint of its own.
 
-Blocking; one thread at a time. What a unit is told is told after the commit, so that no refusal rests on a unit that
-is lost.
+One thread at a time. A statement works in memory for the most part; a commit waits for the disk. What a unit is told is
+told after the commit, so that no refusal rests on a unit that is lost.
 """
 
 import logging
 import sqlite3
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from provisioner.model import records
@@ -44,15 +44,40 @@ class Writer:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._seq = int(connection.execute(f"SELECT audit_seq FROM {META}").fetchone()[0])
+        self._seq_ahead = self._seq
         self._mark = int(connection.execute("PRAGMA user_version").fetchone()[0])
         self._doubtful = False  # a commit failed, and what it wrote may still be found by a crash
 
     def write(self, works: Sequence[Work]) -> list[int | Exception]:
-        """The seq that each commit returns, or its refusal. Raises Unavailable: nothing of any of them was kept."""
-        try:
+        """``prepare`` and ``commit`` at once."""
+        outcomes = self.prepare(works)
+        self.commit()
+        return outcomes
+
+    def prepare(self, works: Sequence[Work]) -> list[int | Exception]:
+        """The seq that each commit will return, or its refusal. Nothing is kept, or seen by readers, before ``commit``.
+
+        Raises Unavailable: nothing of any of them was kept."""
+        with self._or_taken_back():
             if self._doubtful:
                 self._outdate()
-            return self._written(works)
+            return self._prepared(works)
+
+    def commit(self) -> None:
+        """Returns when what was prepared is on the disk. Raises Unavailable: nothing of it was kept."""
+        with self._or_taken_back():
+            self._doubtful = True
+            self._connection.execute("COMMIT")
+            self._doubtful = False
+            self._seq = self._seq_ahead
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def _or_taken_back(self) -> Iterator[None]:
+        try:
+            yield
         except BaseException as error:
             self._take_back()
             if not isinstance(error, sqlite3.Error):
@@ -61,10 +86,7 @@ class Writer:
             _log.error("the store could not write: %s", reason)
             raise Unavailable(f"the store could not write to its disk: {reason}; nothing was changed") from None
 
-    def close(self) -> None:
-        self._connection.close()
-
-    def _written(self, works: Sequence[Work]) -> list[int | Exception]:
+    def _prepared(self, works: Sequence[Work]) -> list[int | Exception]:
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
         seq = self._seq
@@ -82,10 +104,7 @@ class Writer:
             execute("RELEASE unit")
         if seq != self._seq:
             execute(f"UPDATE {META} SET audit_seq = ?", (seq,))
-        self._doubtful = True
-        execute("COMMIT")
-        self._doubtful = False
-        self._seq = seq
+        self._seq_ahead = seq
         return outcomes
 
     def _apply(self, work: Work, seq: int) -> int:
