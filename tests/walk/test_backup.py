@@ -15,7 +15,7 @@ import pytest
 
 from provisioner.doors.cli_store import migrate, restore
 from tests.support.device import Credentials
-from tests.support.installation import CLI, ROOT, START_S_MAX, Installation
+from tests.support.installation import CLI, ROOT, START_S_MAX, Installation, ServiceDied
 from tests.support.stores import KINDS, empty_site
 
 DEVICES, USED = 12, 10
@@ -193,6 +193,34 @@ def test_f_43_a_running_service_keeps_its_store(make_installation: Make, tmp_pat
         assert moved.returncode == 8
         assert "in use by process" in moved.stderr
         site.legitimate_device_provisions("dev1")
+
+
+def test_f_43_a_gate_on_a_database_that_is_moved_ends(
+    make_installation: Make, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """F-43, D12: nothing locks a database that gates share, so one that still runs when it is moved notices, says why,
+    and ends; it does not start on it again, and on the new store everything is there."""
+    old, new = (empty_site(kind, tmp_path / kind, request) for kind in ("postgresql", "sqlite"))
+    site = make_installation(store=old.settings)
+    site.start()
+    site.account()
+    provision(site, site.request("dev1"))
+    move = [*CLI, "store", "migrate", old.url, new.url]
+    moved = subprocess.run(move, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert site.process is not None
+    assert site.process.wait(START_S_MAX) == 5
+    if moved.returncode == 5:  # it still had something to write, which is noticed
+        assert "was written to while it was copied" in moved.stderr
+        moved = subprocess.run(move, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert moved.returncode == 0, moved.stderr
+    assert f"was moved to {new.url}" in site.log.read_text()
+    with pytest.raises(ServiceDied, match="was moved to"):
+        site.start()
+    site.move_to(new.settings)
+    with site.running():
+        assert site.state("dev1") == "confirmed"
+        site.legitimate_device_provisions("dev2")
+        assert site.ask("fsck") == {"findings": []}
 
 
 def test_the_examples_of_restore_and_migrate_work(make_installation: Make, monkeypatch: pytest.MonkeyPatch) -> None:
