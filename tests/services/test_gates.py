@@ -166,7 +166,7 @@ async def test_f_27_a_gate_that_is_gone_answers_nobody(company: Company) -> None
 
 
 @among("a")
-async def test_f_43_where_signals_do_not_go_nobody_guesses(company: Company) -> None:
+async def test_d12_where_signals_do_not_go_nobody_guesses(company: Company) -> None:
     """When not even our own words come back, whether another gate is at it cannot be said: the device is told busy."""
     company.gates["a"]._heard["z"] = gates._Other(asyncio.get_running_loop().time() + 60)
     company.shared.notify = _into_the_void  # type: ignore[method-assign]
@@ -175,7 +175,7 @@ async def test_f_43_where_signals_do_not_go_nobody_guesses(company: Company) -> 
 
 
 @among("a", "b", "c")
-async def test_f_18_lockouts_and_the_number_of_gates_are_told_to_all_others(company: Company) -> None:
+async def test_f_19_lockouts_and_the_number_of_gates_are_told_to_all_others(company: Company) -> None:
     """A lockout is done at every other gate; each gate knows how many they are, and notices one that leaves."""
     company.gates["a"].locked_out("192.0.2.9", "user-1", "gw1")
     await company.until(lambda: all(company.doors[id].locked for id in "bc"))
