@@ -4,6 +4,7 @@ Arguments: the database file; ``later``, for a program that knows schema 2. Answ
 returns, or the name of the exception and its message.
 
 commit N, get N, health, audit: one verb each. walks N: that many commits, 50 under way; the seconds that they took.
+stall N: so many requests in one commit, and walks beside it; the longest time that the event loop stood still.
 write N: commits from number N on, with the number of each once it is acknowledged, for good.
 """
 
@@ -17,10 +18,11 @@ from pathlib import Path
 
 from provisioner.model.device import Device
 from provisioner.model.errors import FleetgateError
+from provisioner.model.ports import Put, Unit
 from provisioner.store.schema import SCHEMA, Schema
 from provisioner.store.sql.migrate import STEPS
 from provisioner.store.sql.sqlite_store import SqliteStore
-from tests.contracts.store_values import all_audit, walk_unit
+from tests.contracts.store_values import all_audit, request, walk_unit
 
 LATER = Schema(2, migrations={1: lambda rows: rows})
 LATER_STEPS = (*STEPS, Path(__file__).parent / "later_schema")
@@ -47,6 +49,8 @@ async def answer(store: SqliteStore, verb: str, number: int) -> str:
             began_s = time.perf_counter()
             await in_parallel(store, iter(range(number)))
             return f"{time.perf_counter() - began_s:.3f}"
+        case "stall":
+            return f"{await longest_stall_s(store, number):.3f}"
         case "write":
             await in_parallel(store, itertools.count(number), told=True)
     raise ValueError(verb)
@@ -60,6 +64,25 @@ async def in_parallel(store: SqliteStore, numbers: Iterator[int], *, told: bool 
                 os.write(1, b"%d\n" % number)
 
     await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
+
+
+async def longest_stall_s(store: SqliteStore, number: int) -> float:
+    """An import of that size is more than the WAL takes before its content is brought into the file."""
+    work = asyncio.gather(
+        store.commit(Unit([Put(request(n)) for n in range(100_000, 100_000 + number)])), health(store)
+    )
+    longest_s, at_s = 0.0, time.perf_counter()
+    while not work.done():
+        await asyncio.sleep(0.005)
+        longest_s, at_s = max(longest_s, time.perf_counter() - at_s), time.perf_counter()
+    await work
+    return longest_s
+
+
+async def health(store: SqliteStore) -> None:
+    for number in range(3):
+        await store.commit(walk_unit(number))
+        await store.health()
 
 
 async def operate(path: Path, *, later: bool) -> None:

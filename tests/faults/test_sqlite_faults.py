@@ -167,6 +167,17 @@ def test_a_slow_disk_is_shared_by_all_who_wait(tmp_path: Path) -> None:
         assert 2_000 / float(operator.ask("walks 2000")) >= 1_000
 
 
+def test_the_event_loop_waits_for_no_flush(tmp_path: Path) -> None:
+    """D9: while an import, a checkpoint and commits each wait for a very slow disk, the event loop goes on."""
+    disk = BadDisk(tmp_path, flush_s=0.6)
+    with Operator(tmp_path / "store.db", environment=disk.environment) as operator:
+        began_s = time.monotonic()
+        stalled_s = float(operator.ask("stall 4000"))
+        assert time.monotonic() - began_s >= 3.0
+        assert stalled_s < 0.45
+    assert (tmp_path / "store.db").stat().st_size > 1_000_000
+
+
 @pytest.mark.parametrize("point", ["column", "rows", "end"])
 def test_f44_killed_in_a_migration_the_store_is_the_old_one(tmp_path: Path, point: str) -> None:
     """F-44: kill -9 in a migration leaves the old schema, whole and usable; the next start completes it."""
