@@ -203,6 +203,7 @@ async def _status(s: Services, actor: str) -> View:
     return {
         **s.status(),
         "time": s.platform.now().isoformat(),
+        "epoch": s.platform.epoch,
         "account_brokers": {name: views.capabilities(each) for name, each in sorted(s.platform.brokers.items())},
         "brokers_refused": dict(sorted(s.platform.refused.items())),
         "isolation": s.proving.status() if s.proving is not None else {},

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,22 @@ async def test_status_counts_what_there_is(desk: Desk) -> None:
     assert status["requests"] == {"pending": 1, "granted": 1, "confirmed": 1, "revoked": 0}
     assert (status["accounts"], status["devices"], status["effects_waiting"]) == (1, 2, 0)
     assert status["audit_seq"] == (await stored(desk))[1]
+    assert status["epoch"] == 1
+
+
+@at_desk
+async def test_a_backup_goes_to_an_absolute_path(desk: Desk) -> None:
+    """F-40: the service writes it, so where it stands must not matter; who made it is told in the audit log."""
+    await desk.request("gw1")
+    for target in ("plant.backup", "", "/a\0b"):
+        assert (await refused(desk.ask("store.backup", target=target)))["kind"] == "invalid_input", target
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/plant.backup"
+        written = await desk.ask("store.backup", target=path)
+    assert written["target"] == path
+    assert written["records"]["request"] == 1
+    row = (await desk.platform.store.audit_page(limit=1, newest_first=True))[0]
+    assert (row.action, row.actor, row.subject) == ("store.backup", ADMIN, "plant.backup")
 
 
 @at_desk
