@@ -13,6 +13,7 @@ import contextlib
 import json
 import resource
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -62,7 +63,7 @@ class Stall:
 
 def stall_ms(users: int, connected: int, kind: str = "mosquitto-files", *, second_names: bool = False) -> Stall:
     """second_names: users are not named by their home, so that each has a section of its own in the access list."""
-    _allow_connections(connected)
+    allow_connections(connected)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         base = Path(folder)
         server = MosquittoServer(_settings(kind, base, users), base)
@@ -70,13 +71,13 @@ def stall_ms(users: int, connected: int, kind: str = "mosquitto-files", *, secon
         stack.enter_context(server)
         names = [_name(number, second_names or kind != "mosquitto-files") for number in range(users)]
         for number in range(0, users, max(1, users // connected))[:connected]:
-            stack.enter_context(_connection(server.address, names[number], f"gw{number}"))
-        probe = stack.enter_context(_Probe.running(server.address, names[-1], f"gw{users - 1}"))
+            stack.enter_context(connection(server.address, names[number], f"gw{number}"))
+        probe = stack.enter_context(Probe.running(server.address, names[-1], f"gw{users - 1}"))
         return asyncio.run(_told(server, kind, users, connected, probe, second_names))
 
 
 async def _told(
-    server: MosquittoServer, kind: str, users: int, connected: int, probe: "_Probe", second_names: bool
+    server: MosquittoServer, kind: str, users: int, connected: int, probe: "Probe", second_names: bool
 ) -> Stall:
     broker = server.adapter()
     await broker.start(lambda _: None)
@@ -174,16 +175,23 @@ async def _until_known(broker: AccountBroker, users: int) -> None:
     raise TimeoutError("the adapter does not know its users")
 
 
-def _allow_connections(connected: int) -> None:
+def allow_connections(connected: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, connected + 1_000), hard))
 
 
 @contextmanager
-def _connection(address: tuple[str, int], username: str, client_id: str) -> Iterator[socket.socket]:
-    with socket.create_connection(address) as line:
+def connection(
+    address: tuple[str, int], username: str, client_id: str, tls: ssl.SSLContext | None = None
+) -> Iterator[socket.socket]:
+    """tls: where a certificate in it is the login."""
+    with ExitStack() as stack:
+        line = stack.enter_context(socket.create_connection(address))
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        hello = Connect(client_id, keep_alive_s=0, username=username, password=WORD.encode())
+        login: dict[str, Any] = {"username": username, "password": WORD.encode()}
+        if tls is not None:
+            line, login = stack.enter_context(tls.wrap_socket(line, server_hostname="localhost")), {}
+        hello = Connect(client_id, keep_alive_s=0, **login)
         line.sendall(encode(hello, V311))
         answer = _read(line, _CONNACK)
         if answer[3] != 0:
@@ -200,16 +208,27 @@ def _read(line: socket.socket, count: int) -> bytes:
     return data
 
 
+def shown(authority: str | Path, paper: str | Path) -> ssl.SSLContext:
+    """Trusts the authority alone, and shows the certificate of that file, which has its key, too."""
+    context = ssl.create_default_context(cafile=authority)
+    context.load_cert_chain(paper)
+    return context
+
+
 @dataclass(slots=True)
-class _Probe:
+class Probe:
     """The asking client: a process of its own, so that it does not wait for this one."""
 
     process: subprocess.Popen[bytes]
 
     @classmethod
     @contextmanager
-    def running(cls, address: tuple[str, int], username: str, client_id: str) -> Iterator["_Probe"]:
+    def running(
+        cls, address: tuple[str, int], username: str, client_id: str, papers: tuple[Path, Path] | None = None
+    ) -> Iterator["Probe"]:
+        """papers: of the authority, and of the device with its key, where they are the login."""
         command = [sys.executable, "-m", "tests.bench.mosquitto_users", "--probe", str(address[1]), username, client_id]
+        command += map(str, papers or ())
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
             yield cls(process)
@@ -226,7 +245,7 @@ class _Probe:
         return float(self.process.stdout.readline())
 
 
-def _probe(port: int, username: str, client_id: str) -> None:
+def _probe(port: int, username: str, client_id: str, *papers: str) -> None:
     """Ask until the standard input ends; for each line of it tell the longest answer since the last line, in ms."""
     import threading
 
@@ -240,7 +259,7 @@ def _probe(port: int, username: str, client_id: str) -> None:
     threading.Thread(target=tell, daemon=True).start()
     ping = encode(PingReq(), V311)
     message = encode(Publish(f"{ACCOUNT}/{client_id}/probe", b"x", qos=1, packet_id=1), V311)
-    with _connection(("127.0.0.1", port), username, client_id) as line:
+    with connection(("127.0.0.1", port), username, client_id, shown(*papers) if papers else None) as line:
         while True:
             for packet, answer in ((ping, _PINGRESP), (message, _PUBACK)):
                 began_s = time.perf_counter()
@@ -252,7 +271,7 @@ def _probe(port: int, username: str, client_id: str) -> None:
 
 def main() -> None:
     if sys.argv[1:2] == ["--probe"]:
-        _probe(int(sys.argv[2]), sys.argv[3], sys.argv[4])
+        _probe(int(sys.argv[2]), *sys.argv[3:])
         return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("users", type=int)
