@@ -21,6 +21,7 @@ from provisioner.services.accounts import Accounts
 from provisioner.services.devices import Devices
 from provisioner.services.platform import Platform
 from provisioner.services.proving import Proving
+from provisioner.services.request_import import RequestImport
 from provisioner.services.request_making import RequestMaking
 from provisioner.services.requests import Requests
 
@@ -55,7 +56,7 @@ class Control:
             platform=platform,
             accounts=accounts,
             requests=requests,
-            making=RequestMaking(platform),
+            importing=RequestImport(RequestMaking(platform), platform.now),
             devices=devices,
             status=status,
             proving=proving,

@@ -20,7 +20,7 @@ from provisioner.services.devices import Devices
 from provisioner.services.fsck import fsck
 from provisioner.services.platform import Platform
 from provisioner.services.proving import Proving
-from provisioner.services.request_making import RequestMaking
+from provisioner.services.request_import import RequestImport
 from provisioner.services.requests import Requests
 from provisioner.services.selftest import selftest, tried_rules
 
@@ -39,7 +39,7 @@ class Services:
     platform: Platform
     accounts: Accounts
     requests: Requests
-    making: RequestMaking
+    importing: RequestImport
     devices: Devices
     status: Callable[[], Mapping[str, Any]]
     proving: Proving | None = None
@@ -136,13 +136,13 @@ async def _request_import(s: Services, actor: str, *, rows: list[tuple[int, Fiel
 
     In slices, for what was made must be told with its secrets even if the store fails behind it."""
     if dry_run:
-        results = await s.making.make_all(actor, rows, dry_run=True)
+        results = await s.importing.make_all(actor, rows, dry_run=True)
         return {"rows": [views.row(result, dry_run=True) for result in results]}
     told: list[View] = []
     size, until_s = 0, time.monotonic() + IMPORT_S_MAX
     while not told or (len(told) < len(rows) and size < listings.PAGE_BYTES_MAX // 2 and time.monotonic() < until_s):
         try:
-            made = await s.making.make_all(actor, _slice(rows[len(told) :]))
+            made = await s.importing.make_all(actor, _slice(rows[len(told) :]))
         except Unavailable:
             if not told:
                 raise

@@ -19,7 +19,8 @@ from provisioner.model.ports import AccountBroker
 from provisioner.model.request import Grant, ProvisionRequest
 from provisioner.model.user import AccountUser, ProvisionUser
 from provisioner.services.copying import Summaries
-from provisioner.services.request_making import Made, RowResult
+from provisioner.services.request_import import RowResult
+from provisioner.services.request_making import Made
 from provisioner.services.requests import Preview
 
 View = dict[str, Any]

@@ -1,22 +1,16 @@
-"""Making provision requests: one from a draft, or a file's rows, each applied or reported by its line."""
+"""Making provision requests: what a draft becomes, checked against the store."""
 
-import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
-from provisioner.model import device_config, draft, names
+from provisioner.model import device_config, names
 from provisioner.model.account import Account
 from provisioner.model.audit import AuditEvent
 from provisioner.model.draft import RequestDraft
 from provisioner.model.errors import (
     Conflict,
     Duplicate,
-    FleetgateError,
     InvalidInput,
-    LimitReached,
     Problem,
-    Unavailable,
     shape,
 )
 from provisioner.model.ports import Put, Unit
@@ -40,50 +34,13 @@ class Made:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowResult:
-    """What became of one row. line: as people count, in the file. made or error, never both."""
-
-    line: int
-    made: Made | None = None
-    error: FleetgateError | None = None
-
-
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class Prepared:
     """Checked against the store, and not committed. touches_user: the unit makes or changes the provision user."""
 
     made: Made
     unit: Unit
     touches_user: bool
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Rows that one commit makes, for none of them changes what another one was checked against."""
-
-    rows: list[tuple[int, int, _Prepared]] = field(default_factory=list)  # place, line
-    _client_ids: set[str] = field(default_factory=set)
-    _usernames: set[str] = field(default_factory=set)
-    _delicate_usernames: set[str] = field(default_factory=set)  # new, changed, or used without a key
-
-    def meets(self, wanted: RequestDraft) -> bool:
-        """Whether this row has to see what an earlier one of the batch makes."""
-        names_met = self._delicate_usernames if wanted.activation_key else self._usernames
-        return wanted.username in names_met or names.case_folded(wanted.client_id) in self._client_ids
-
-    def add(self, place: int, line: int, wanted: RequestDraft, prepared: _Prepared) -> None:
-        self.rows.append((place, line, prepared))
-        self._client_ids.add(names.case_folded(wanted.client_id))
-        self._usernames.add(wanted.username)
-        if prepared.touches_user or not wanted.activation_key:
-            self._delicate_usernames.add(wanted.username)
-
-    def unit(self) -> Unit:
-        units = [prepared.unit for _, _, prepared in self.rows]
-        return Unit(
-            [change for unit in units for change in unit.changes], [row for unit in units for row in unit.audit]
-        )
 
 
 class RequestMaking:
@@ -94,12 +51,13 @@ class RequestMaking:
 
     async def make(self, actor: str, wanted: RequestDraft, *, dry_run: bool = False) -> Made:
         """Raises InvalidInput, Duplicate, Conflict or LimitReached; then nothing was stored."""
-        prepared = await self._prepare(actor, wanted)
+        prepared = await self.prepare(actor, wanted)
         if not dry_run:
-            await self._commit(prepared.unit)
+            await self.commit(prepared.unit)
         return prepared.made
 
-    async def _prepare(self, actor: str, wanted: RequestDraft) -> _Prepared:
+    async def prepare(self, actor: str, wanted: RequestDraft) -> Prepared:
+        """All but the commit. Raises InvalidInput, Duplicate or Conflict."""
         account = require_account(await self._platform.store.get(Account, wanted.account), wanted.account)
         self._check_broker(wanted, account)
         stored = await self._platform.store.get(ProvisionUser, wanted.username)
@@ -115,78 +73,13 @@ class RequestMaking:
         request = self._request(actor, wanted, key)
         made = Made(request=request, password=password, activation_key=key, warnings=warnings)
         unit = self._unit(actor, request, None if user is stored else user)
-        return _Prepared(made, unit, touches_user=user is not stored)
+        return Prepared(made, unit, touches_user=user is not stored)
 
-    async def _commit(self, unit: Unit) -> None:
+    async def commit(self, unit: Unit) -> None:
+        """Of one prepared request or of many. Raises what ``Store.commit`` does."""
         reach("before_commit")
         await self._platform.store.commit(unit)
         reach("after_request_create")
-
-    async def make_all(
-        self, actor: str, rows: Sequence[tuple[int, Mapping[str, Any]]], *, dry_run: bool = False
-    ) -> list[RowResult]:
-        """Each row by itself; a bad one stops no other. Rows that have nothing to do with each other share a commit.
-
-        Raises Unavailable when nothing was made; when the store fails later, the rows behind that have no result."""
-        if dry_run:
-            return await self._try_all(actor, rows)
-        results: dict[int, RowResult] = {}
-        batch = _Batch()
-        try:
-            for place, (line, raw) in enumerate(rows):
-                try:
-                    wanted = draft.read_request(raw, self._platform.now())
-                    if batch.meets(wanted):
-                        whole, batch = batch, _Batch()
-                        await self._make_batch(whole, results)
-                    batch.add(place, line, wanted, await self._prepare(actor, wanted))
-                except Unavailable:
-                    raise
-                except FleetgateError as error:
-                    results[place] = RowResult(line=line, error=error)
-            await self._make_batch(batch, results)
-        except Unavailable:
-            if not any(result.made for result in results.values()):
-                raise
-        return [results[place] for place in itertools.takewhile(results.__contains__, range(len(rows)))]
-
-    async def _try_all(self, actor: str, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> list[RowResult]:
-        """Nothing is stored, so that rows which collide with each other are found here."""
-        results = []
-        seen: set[str] = set()
-        for line, raw in rows:
-            try:
-                wanted = draft.read_request(raw, self._platform.now())
-                made = await self.make(actor, wanted, dry_run=True)
-                if wanted.client_id in seen:
-                    raise Duplicate("request", "client_id", "an earlier row")
-                seen.add(wanted.client_id)
-                results.append(RowResult(line=line, made=made))
-            except Unavailable:
-                raise
-            except FleetgateError as error:
-                results.append(RowResult(line=line, error=error))
-        return results
-
-    async def _make_batch(self, batch: _Batch, results: dict[int, RowResult]) -> None:
-        """All in one commit; where that is refused, one by one, so that only those fail that must."""
-        if not batch.rows:
-            return
-        try:
-            await self._commit(batch.unit())
-        except (Conflict, LimitReached):
-            for place, line, prepared in batch.rows:
-                results[place] = await self._make_row(line, prepared)
-        else:
-            for place, line, prepared in batch.rows:
-                results[place] = RowResult(line=line, made=prepared.made)
-
-    async def _make_row(self, line: int, prepared: _Prepared) -> RowResult:
-        try:
-            await self._commit(prepared.unit)
-        except (Conflict, LimitReached) as error:
-            return RowResult(line=line, error=error)
-        return RowResult(line=line, made=prepared.made)
 
     async def _user(
         self, wanted: RequestDraft, account: Account, stored: ProvisionUser | None

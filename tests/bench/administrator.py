@@ -20,6 +20,7 @@ from provisioner.doors.control_verbs import IMPORT_SLICE
 from provisioner.model.ports import Store
 from provisioner.model.request import ProvisionRequest
 from provisioner.services.accounts import Accounts
+from provisioner.services.request_import import RequestImport
 from provisioner.services.request_making import RequestMaking
 from tests.bench.product import ACCOUNT, ReportingBroker
 
@@ -40,7 +41,7 @@ async def import_rows(service: app.Service, count: int) -> dict[str, Any]:
     accounts = Accounts(service.platform, service.effects, service.gate.kick, reserved=frozenset())
     fields = {"name": ACCOUNT, "broker": ReportingBroker.name, "broker_url": "mqtt://127.0.0.1:1883"}
     await accounts.create("bench", fields)
-    making = RequestMaking(service.platform)
+    importing = RequestImport(RequestMaking(service.platform), service.platform.now)
     began_s, parts = time.perf_counter(), []
     for part in range(PARTS):
         part_s = time.perf_counter()
@@ -48,7 +49,7 @@ async def import_rows(service: app.Service, count: int) -> dict[str, Any]:
         for start in range(numbers.start, numbers.stop, IMPORT_SLICE):
             names = [f"import{number:08d}" for number in range(start, min(start + IMPORT_SLICE, numbers.stop))]
             rows = [(n, {"account": ACCOUNT, "client_id": name, "username": name}) for n, name in enumerate(names)]
-            results = await making.make_all("bench", rows)
+            results = await importing.make_all("bench", rows)
             assert all(result.made for result in results)
         parts.append(round(len(numbers) / (time.perf_counter() - part_s)))
     return {"seconds": time.perf_counter() - began_s, "parts_per_s": parts}

@@ -21,6 +21,7 @@ from provisioner.model.account import Account
 from provisioner.model.ports import BrokerUser, Capabilities, Put, Sighting, Store, Unit
 from provisioner.model.request import ProvisionRequest
 from provisioner.services.accounts import Accounts
+from provisioner.services.request_import import RequestImport
 from provisioner.services.request_making import RequestMaking
 
 SEEN_AFTER_S = 0.02
@@ -70,10 +71,10 @@ async def stock(service: app.Service, prefix: str, requests: int, broker_url: st
         await accounts.create("bench", {"name": ACCOUNT, "broker": ReportingBroker.name, "broker_url": broker_url})
     names = [f"{prefix}{number:06d}" for number in range(requests)]
     rows = [(n, {"account": ACCOUNT, "client_id": name, "username": name}) for n, name in enumerate(names)]
-    making = RequestMaking(service.platform)
+    importing = RequestImport(RequestMaking(service.platform), service.platform.now)
     devices = []
     for start in range(0, requests, AT_ONCE):
-        for result in await making.make_all("bench", rows[start : start + AT_ONCE]):
+        for result in await importing.make_all("bench", rows[start : start + AT_ONCE]):
             assert result.made is not None and result.made.password is not None, result.error
             name = result.made.request.client_id
             devices.append({"client_id": name, "username": name, "password": result.made.password.reveal()})

@@ -14,7 +14,7 @@ from provisioner.model.request import Approval, ProvisionRequest, RequestState
 from provisioner.model.secret import Secret
 from provisioner.model.user import ProvisionUser
 from provisioner.services.platform import KEY_PURPOSE
-from provisioner.services.request_making import RowResult
+from provisioner.services.request_import import RequestImport, RowResult
 from provisioner.vault.generate import normal_key
 from tests.services.world import ADA, NOON, RING, World, in_world
 
@@ -248,7 +248,8 @@ async def test_a_dry_run_checks_everything_and_stores_nothing(world: World) -> N
 
 async def make_all(world: World, rows: list[dict[str, Any]], *, dry_run: bool = False) -> list[RowResult]:
     numbered = [(line, {"account": "acme", **row}) for line, row in enumerate(rows, 2)]
-    return await world.requests._making.make_all(ADA, numbered, dry_run=dry_run)
+    importing = RequestImport(world.requests._making, world.platform.now)
+    return await importing.make_all(ADA, numbered, dry_run=dry_run)
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
