@@ -113,7 +113,6 @@ CONFINED = {
     "sqlalchemy": "provisioner.store.sql",
     "alembic": "provisioner.store.sql",
     "psycopg": "provisioner.store.sql",
-    "psycopg_pool": "provisioner.store.sql",
     "defusedxml": "provisioner.dialects",
 }
 
