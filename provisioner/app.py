@@ -127,6 +127,8 @@ class Service:
             await self.watch.stop()
         for broker in self.platform.brokers.values():
             await broker.stop()
+        if self.sole is not None:
+            await self.sole.let_go()
         await self.platform.store.close()
         self.platform.passwords.close()
 

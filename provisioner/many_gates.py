@@ -1,6 +1,7 @@
 """Builds what makes this gate one of many on the same store; nothing of it where a store has one process alone."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -76,16 +77,19 @@ class Sole:
     def __init__(self, leases: Leases, holder: str, brokers: Sequence[str]) -> None:
         """holder: the same after a restart, so that nobody has to wait for a lease of his own."""
         self._leases, self._holder, self._brokers = leases, holder, brokers
+        self._fences: dict[str, int] = {}
 
     async def take(self) -> None:
         """Raises InvalidInput when another gate has one of them."""
         for name in self._brokers:
-            if await self._leases.acquire(f"account-broker/{name}", self._holder, SOLE_S) is None:
+            fence = await self._leases.acquire(_lease(name), self._holder, SOLE_S)
+            if fence is None:
                 rule = (
                     "is used by another gate on this store, and its kind serves one process; "
                     f"many gates need account brokers of kind {', '.join(SHARED_BROKERS)}"
                 )
                 raise InvalidInput([Problem(f"account_brokers.{name}", rule, "a name")])
+            self._fences[name] = fence
 
     async def keep(self) -> None:
         """Until cancelled. Raises InvalidInput when one was lost to another gate."""
@@ -96,6 +100,16 @@ class Sole:
             except Unavailable as error:
                 log.warning("the leases of account brokers wait: %s", error)
         await asyncio.Event().wait()
+
+    async def let_go(self) -> None:
+        """Another gate may have them at once."""
+        with contextlib.suppress(Unavailable):
+            for name, fence in self._fences.items():
+                await self._leases.release(_lease(name), fence)
+
+
+def _lease(broker: str) -> str:
+    return f"account-broker/{broker}"
 
 
 def sole_brokers(settings: Settings, base: Path, shared: Shared) -> Sole:

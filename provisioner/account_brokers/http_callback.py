@@ -45,7 +45,7 @@ class Others(Protocol):
     """What is known to others who are asked about the same users."""
 
     async def look_up(self, username: str) -> None:
-        """Put the user here if there is one. Never raises."""
+        """Put the user here if there is one. Raises Unavailable; then somebody else has to be asked."""
 
     async def know_all(self) -> None:
         """Put every user here. Raises Unavailable."""

@@ -100,24 +100,21 @@ class Following:
         return self._cut(identity)
 
     async def look_up(self, username: str) -> None:
-        """Learn of a user whom a broker asks about and nobody knows here: it may be a second old. Never raises."""
+        """Learn of a user whom a broker asks about and nobody knows here: it may be new. Raises Unavailable."""
         running = self._looking.get(username)
         if running is None:
             if len(self._looking) >= LOOKING_MAX:
-                return
+                raise Unavailable("too many unknown users are looked up")
             running = self._looking[username] = asyncio.ensure_future(self._look_up(username))
             running.add_done_callback(lambda _: self._looking.pop(username, None))
         await asyncio.shield(running)
 
     async def _look_up(self, username: str) -> None:
         store = self._platform.store
-        try:
-            request_id, device_id = request_ids_of(username)
-            owner = await store.get(ProvisionRequest, request_id) or await store.get(Device, device_id)
-            if owner is not None:
-                await self._effects.refresh(account_user_id(owner.account, username), self._books)
-        except Unavailable as error:
-            log.warning("%s is not looked up: %s", username, error)
+        request_id, device_id = request_ids_of(username)
+        owner = await store.get(ProvisionRequest, request_id) or await store.get(Device, device_id)
+        if owner is not None:
+            await self._effects.refresh(account_user_id(owner.account, username), self._books)
 
     async def _heed(self, event: AuditEvent) -> None:
         if event.account is None:
