@@ -22,10 +22,11 @@ from provisioner.model.request import ProvisionRequest
 from provisioner.services.accounts import Accounts
 from provisioner.services.request_import import RequestImport
 from provisioner.services.request_making import RequestMaking
-from tests.bench.product import ACCOUNT, ReportingBroker
+from tests.bench.product import ACCOUNT, ReportingBroker, id_of_others
 
 PARTS = 10
 READINGS = 200
+SMALL_STORE = 1_000  # what every store that is read holds at least
 PAGE = 100
 
 
@@ -57,8 +58,8 @@ async def import_rows(service: app.Service, count: int) -> dict[str, Any]:
 
 async def read(store: Store) -> dict[str, float]:
     """Milliseconds of one request by id, one by its client id, a page from the middle, a filtered one, and a count."""
-    ids = [each.id for each in (await store.page(ProvisionRequest, after="req-8", limit=READINGS)).items]
-    found = [each.client_id for each in (await store.page(ProvisionRequest, after="req-4", limit=READINGS)).items]
+    there = (await store.page(ProvisionRequest, after=id_of_others(SMALL_STORE // 2), limit=READINGS)).items
+    ids, found = [each.id for each in there], [each.client_id for each in there]
     where = {"account": ACCOUNT, "state": "pending"}
     return {
         "show": await _median_ms([lambda id=id: store.get(ProvisionRequest, id) for id in ids]),

@@ -89,10 +89,15 @@ async def fill(store: Store, requests: int) -> None:
         await store.commit(Unit([Put(_of_others(number)) for number in numbers]))
 
 
+def id_of_others(number: int) -> str:
+    """In the order of creation, as generated ids are, and before all of them."""
+    return f"req-{number:018d}"
+
+
 def _of_others(number: int) -> ProvisionRequest:
     name = f"other{number:09d}"
     return ProvisionRequest(
-        id=f"req-{number * 2_654_435_761 % 2**32:016X}",  # as spread as generated ids are
+        id=id_of_others(number),
         account=ACCOUNT,
         client_id=name,
         client_id_claim=f"/{name}",
