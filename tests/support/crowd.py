@@ -55,6 +55,13 @@ class Chronicle:
     def __call__(self, client_id: str, log: Log) -> None:
         self.events[client_id].append((time.monotonic(), log.event, log.detail))
 
+    def await_events(self, event: str, count: int, timeout_s: float = 60.0) -> None:
+        """Until so many devices had it; for another thread than the one that writes."""
+        until_s = time.monotonic() + timeout_s
+        while sum(any(name == event for _, name, _ in list(each)) for each in list(self.events.values())) < count:
+            assert time.monotonic() < until_s, f"{event} of {count} devices does not come"
+            time.sleep(0.05)
+
     def times(self, event: str) -> list[float]:
         return sorted(at for events in self.events.values() for at, name, _ in events if name == event)
 
@@ -70,14 +77,10 @@ class Chronicle:
             walks += [at - events[0][0] for at in home[:1]]
         return sorted(walks)
 
-    def served_s(self) -> list[float]:
-        """How long the gate took for each device: from its last connect to it until the answer, ascending."""
-        times = []
-        for events in self.events.values():
-            asked = [at for at, name, _ in events if name == "CONNECT(gate)"]
-            answered = [at for at, name, _ in events if name == "RES" and at > asked[-1]]
-            times += [at - asked[-1] for at in answered[:1]]
-        return sorted(times)
+    def reached_s(self) -> list[float]:
+        """From switched on to the connect after which the gate served it, of each device, ascending."""
+        tries = ([at for at, name, _ in each if name == "CONNECT(gate)"] for each in self.events.values())
+        return sorted(each[-1] - each[0] for each in tries)
 
 
 @contextmanager
