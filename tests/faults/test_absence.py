@@ -17,7 +17,6 @@ AWAY_S = 2.0
 STORM_DEVICES = 500
 ARRIVALS_PER_S = 62.5
 OUTAGE_S = 1.0
-SERVED_S_MAX = 1.0  # from a connection to its answer, while those who were away come back
 
 
 def p95(values: list[float]) -> float:
@@ -84,39 +83,51 @@ def test_f_31_a_fleet_survives_a_restart_of_the_gate(
 ) -> None:
     """F-31: 500 devices whose gate is killed and restarted all finish, spread out and not as a storm.
 
-    The p95 of their walks stays below twice what nobody can avoid, the outage and a walk on a calm day."""
+    Until a device reaches the gate that serves it, p95 stays below twice what nobody can avoid, the outage and a walk;
+    what each then costs the gate stays below twice what it costs in a crowd. Neither asks how busy the machine is."""
     installation = make_installation()
     with installation.running():
         installation.account()
         calm = crowd(installation, tmp_path, STORM_DEVICES // 2, "calm")
         storm = crowd(installation, tmp_path, STORM_DEVICES, "storm")
-        baseline = _walk(installation, calm, STORM_DEVICES // 2)
+        began_s, began_cpu_s = time.monotonic(), installation.cpu_s()
+        baseline = _walk(installation, calm, over_s=0.0)
+        rate = min(ARRIVALS_PER_S, STORM_DEVICES / 2 / (time.monotonic() - began_s))
 
         def restart() -> None:
-            time.sleep(1.0)
+            chronicle.await_events("RES", STORM_DEVICES // 10)
             installation.kill()
             outage_s.append(time.monotonic())
             time.sleep(OUTAGE_S)
+            chronicle.await_events("CONNECT refused", STORM_DEVICES // 8)
             installation.start()
             outage_s.append(time.monotonic())
+            cpu_s.append(installation.cpu_s())
 
+        each_cpu_s = (installation.cpu_s() - began_cpu_s) / (STORM_DEVICES // 2)
+        cpu_s: list[float] = []
         outage_s: list[float] = []
+        chronicle = Chronicle()
         with meanwhile(restart):
-            disturbed = _walk(installation, storm, STORM_DEVICES)
+            _walk(installation, storm, over_s=STORM_DEVICES / rate, chronicle=chronicle)
         gone_s, back_s = outage_s
-        assert p95(disturbed.walks_s()) < 2 * (back_s - gone_s + p95(baseline.walks_s()))
-        assert p95(disturbed.served_s()) < SERVED_S_MAX
-        _no_storm(disturbed, back_s)
+        assert p95(chronicle.reached_s()) < 2 * (back_s - gone_s + p95(baseline.walks_s()))
+        returned = sum(events[-1][0] > back_s for events in chronicle.events.values())
+        assert installation.cpu_s() - cpu_s[0] < 2 * returned * each_cpu_s
+        _no_storm(chronicle, back_s)
         everybody = STORM_DEVICES + STORM_DEVICES // 2
         await_confirmed(installation, everybody)
         assert len(installation.listed("user.page", account="acme")) == everybody
         assert installation.ask("fsck") == {"findings": []}
 
 
-def _walk(installation: Installation, fleet: dict[str, Any], count: int) -> Chronicle:
-    chronicle = Chronicle()
+def _walk(
+    installation: Installation, fleet: dict[str, Any], *, over_s: float, chronicle: Chronicle | None = None
+) -> Chronicle:
+    """over_s: they are switched on one after the other for so long."""
+    chronicle = chronicle or Chronicle()
     settings = {
-        "arrival": {"pattern": "uniform", "over_s": count / ARRIVALS_PER_S},
+        "arrival": {"pattern": "uniform", "over_s": over_s} if over_s else {"pattern": "at_once"},
         "timeouts": {"backoff_base_s": 0.5, "backoff_cap_s": 4.0, "reply_s": 5.0},
     }
     report, _ = run_fleet(installation, {**fleet, **settings}, observe=chronicle, in_flight_max=STORM_DEVICES)
