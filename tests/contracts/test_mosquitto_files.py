@@ -3,6 +3,7 @@
 import asyncio
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +68,22 @@ def test_what_is_known_already_costs_no_reading(counted: MosquittoStage) -> None
     counted.put(made)
     counted.put(replace(made, password=None))
     assert signs(counted) == before
+
+
+def test_who_asks_while_the_files_are_read_waits_until_they_were(tmp_path: Path) -> None:
+    """EC-31: the same user asked for again, as after a crash, is not promised before mosquitto knows it."""
+    settings = mosquitto_settings(KIND)
+    pid_file, began = tmp_path / settings["pid_file"], tmp_path / "began"
+    command = f"touch {began}; sleep 0.4; kill -HUP $(cat {pid_file})"
+    with mosquitto_stage(settings | {"reload_command": ["sh", "-c", command]}, tmp_path) as stage:
+        stage.put(user(1))
+        began.unlink()
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(stage.put, user(2))
+            assert until(began.exists)
+            stage.put(user(2))
+            assert stage.of(user(2)).connect() == ACCEPTED
+            first.result()
 
 
 def test_no_clear_password_and_no_reader_but_us(stage: MosquittoStage) -> None:
