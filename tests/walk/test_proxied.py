@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from broker.session_settings import SessionSettings
 from broker.tls import TlsFiles
 from provisioner.config import Settings
 from tests.support.device import Address, Wire
-from tests.support.haproxy import Haproxy, passing
+from tests.support.haproxy import PROGRAM, Haproxy, passing
 from tests.support.installation import Installation
+from tests.support.many_gates import haproxy_example
 from tests.support.ports import free_ports
 from tests.walk.gate_house import House, Peer, dial, running_gate, trusting, until, write_certificate
 
@@ -165,3 +167,14 @@ def test_d12_settings_of_a_proxied_listener_are_whole(listener: dict[str, object
     """Proxies without networks, networks without proxies and networks that are none are refused by name."""
     with pytest.raises(ValueError, match="trusted_proxies"):
         Settings.model_validate({"gate": {"listeners": [listener]}})
+
+
+def test_d12_the_whole_example_is_a_configuration(files: TlsFiles, tmp_path: Path) -> None:
+    """HAProxy takes what docs/many-gates.md shows as it stands there, with TLS in front of what account brokers ask."""
+    both = tmp_path / "questions.pem"
+    both.write_bytes(files.certificate.read_bytes() + files.private_key.read_bytes())
+    text = haproxy_example().replace("/etc/haproxy/questions.pem", str(both))
+    configuration = tmp_path / "whole.cfg"
+    configuration.write_text(text.replace("/etc/haproxy/ca.pem", str(files.certificate)))
+    judged = subprocess.run([PROGRAM, "-c", "-f", str(configuration)], capture_output=True, text=True, timeout=20)
+    assert (judged.returncode, "WARNING" in judged.stderr) == (0, False), judged.stderr
