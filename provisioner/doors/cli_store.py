@@ -162,5 +162,8 @@ async def _migrated(source: str, target: str, dry_run: bool) -> Mapping[str, Any
 def _kept(settings: "Settings", desk: Desk) -> str:
     """What a restored installation needs beside the backup; the key ring first."""
     authority, tls = settings.authority, settings.gate.tls
-    files = (settings.key_ring, authority.key, authority.certificate, tls.key, tls.certificate)
-    return ", ".join(str(desk.base / file) for file in (*files, settings.admin.credentials, desk.config.name))
+    files = [settings.key_ring, authority.key, authority.certificate, tls.key, tls.certificate]
+    files += [settings.admin.credentials, Path(desk.config.name)]
+    if settings.store.kind == "postgresql" and settings.store.password_file is not None:
+        files.append(settings.store.password_file)
+    return ", ".join(str(desk.base / file) for file in files)

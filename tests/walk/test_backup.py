@@ -38,7 +38,7 @@ class House:
 
     def __init__(self, request: pytest.FixtureRequest, folder: Path) -> None:
         self.kind = request.param
-        self._request, self._folder, self._lost = request, folder, 0
+        self._request, self.folder, self._lost = request, folder, 0
         self.backup = folder / "plant.backup"
         self.site = Installation(folder / "installation", store=self._empty())
 
@@ -47,7 +47,7 @@ class House:
         self.site.move_to(self._empty())
 
     def _empty(self) -> Mapping[str, Any]:
-        return empty_site(self.kind, self._folder / f"store-{self._lost}", self._request).settings
+        return empty_site(self.kind, self.folder / f"store-{self._lost}", self._request).settings
 
 
 def provision(site: Installation, credentials: Credentials) -> None:
@@ -127,6 +127,7 @@ def test_a_backup_of_a_running_service_is_whole_and_holds_no_secret(house: House
     assert json.loads(done.stdout)["records"]["request"] == 3
     for kept in (site.folder / "keys/ring.json", site.ca.with_suffix(".key"), site.folder / "fleetgate.yaml"):
         assert str(kept) in done.stderr
+    assert ("password_file" in (site.store or {})) == (str(house.folder / "store-0" / "password") in done.stderr)
     content = house.backup.read_text()
     secrets = [each.password for each in devices] + [each.activation_key for each in devices]
     for secret in (*secrets, answer["password"]):
