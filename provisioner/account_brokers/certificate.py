@@ -11,7 +11,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ class CertificateBroker:
         self._record = CertificateRecord(place.folder)
         self._writing = asyncio.Lock()
         self._link = MosquittoLink(control, (NOTICES, f"{MARKS}/#"))
-        self._presence = Presence(self._sighting, read_identity_notice)
+        self._presence = Presence(self._sighting, self._there_before, read_identity_notice)
         self._batch = Batch(self._flush)
         self._proven: set[str] = set()
         self._to_cut: set[str] = set()
@@ -283,6 +283,11 @@ class CertificateBroker:
                     ending.told.set()
         else:
             self._proven.add(topic.removeprefix(f"{MARKS}/"))
+
+    def _there_before(self, client_id: str) -> Iterator[Sighting]:
+        holder = self._record.at(client_id)
+        if holder is not None and client_id not in self._ending:  # else it is we who leave
+            yield Sighting(account=holder.account, username=holder.username, client_id=holder.client_id, address=None)
 
     def _sighting(self, arrived: Arrived) -> Sighting | None:
         if arrived.client_id != arrived.username:  # not by the devices' listener

@@ -53,7 +53,7 @@ class MosquittoDynsec:
         self._own_name = control.username
         self._link = MosquittoLink(control, (NOTICES, RESPONSES))
         self._commands = DynsecCommands(self._link)
-        self._presence = Presence(self._sighting)
+        self._presence = Presence(self._sighting, self._there_before)
         self._awaited = Awaited()
         self._clients: dict[str, _Client] = {}
         self._lock = asyncio.Lock()
@@ -241,6 +241,12 @@ class MosquittoDynsec:
             self._presence.hear(payload)
         elif topic == RESPONSES:
             self._commands.hear(payload)
+
+    def _there_before(self, client_id: str) -> Iterator[Sighting]:
+        """It may have come by any user that was made for it."""
+        for client in self._clients.values():
+            if client.client_id == client_id:
+                yield Sighting(account=client.account, username=client.username, client_id=client_id, address=None)
 
     def _sighting(self, arrived: Arrived) -> Sighting | None:
         client = self._clients.get(arrived.username)

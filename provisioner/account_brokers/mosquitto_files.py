@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -52,7 +52,7 @@ class MosquittoFiles:
         self._name, self._place, self._control, self._reload = name, place, control, reload
         self._files = UserFiles(place.folder, place.control_prefix, place.group)
         self._link = MosquittoLink(control, (NOTICES, f"{MARKS}/#"))
-        self._presence = Presence(self._sighting)
+        self._presence = Presence(self._sighting, self._there_before)
         self._batch = Batch(self._flush)
         # Users whose newest change mosquitto has not yet shown to have read, and the number of that change.
         self._unproven: dict[str, int] = {}
@@ -246,6 +246,10 @@ class MosquittoFiles:
             self._presence.hear(payload)
         elif (mark := self._marks.get(topic.removeprefix(f"{MARKS}/"))) is not None:
             mark.set()
+
+    def _there_before(self, client_id: str) -> Iterator[Sighting]:
+        if (user := self._files.users.get(client_id)) is not None:
+            yield Sighting(account=user.account, username=user.username, client_id=user.client_id, address=None)
 
     def _sighting(self, arrived: Arrived) -> Sighting | None:
         user = self._files.users.get(arrived.username)

@@ -1,7 +1,7 @@
 """Who is connected to a mosquitto, from what it says of arrivals and departures."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from provisioner.account_brokers.mosquitto_log import Arrived, Left, read_notice
@@ -13,15 +13,18 @@ class Presence:
     (esf 4.7): the newest connection of a client id is the only one there is.
 
     sighted: the sighting that an arrival is, or None for one that is not of a device of ours.
+    there_before: the sightings that an arrival under this client id may have been before we listened.
     read: how its lines are read."""
 
     def __init__(
         self,
         sighted: Callable[[Arrived], Sighting | None],
+        there_before: Callable[[str], Iterable[Sighting]],
         read: Callable[[bytes], Arrived | Left | None] = read_notice,
     ) -> None:
-        self._sighted, self._read = sighted, read
+        self._sighted, self._there_before, self._read = sighted, there_before, read
         self._there: dict[str, Sighting] = {}
+        self._heard_of: set[str] = set()
         self.tell: Callable[[Sighting], None] = _nobody
         self.departures: Counter[str] = Counter()  # how often each client id left
 
@@ -29,11 +32,17 @@ class Presence:
         notice = self._read(payload)
         if isinstance(notice, Arrived) and (sighting := self._sighted(notice)) is not None:
             self._there[notice.client_id] = sighting
+            self._heard_of.add(notice.client_id)
             self.tell(sighting)
         elif isinstance(notice, Left):
             self.departures[notice.client_id] += 1
-            if (former := self._there.pop(notice.client_id, None)) is not None:
-                self.tell(replace(former, connected=False, lost=notice.lost))
+            former = self._there.pop(notice.client_id, None)
+            known = [former] if former is not None else []
+            if notice.client_id not in self._heard_of:
+                known = [*self._there_before(notice.client_id)]
+            for each in known:
+                self._heard_of.add(notice.client_id)
+                self.tell(replace(each, connected=False, lost=notice.lost))
 
     def is_there(self, client_id: str) -> bool:
         """Whether a connection of that client id, as mosquitto knows it, is there."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.model.ports import AccountBroker, Sighting
-from tests.contracts.account_broker_stage import LoopThread, Stage, closing_devices
+from tests.contracts.account_broker_stage import LoopThread, Stage, closing_devices, user
+from tests.contracts.mqtt_device import until
 from tests.support.mosquitto import MosquittoServer
 
 
@@ -20,6 +21,19 @@ class MosquittoStage(Stage):
         self.broker = self.server.adapter()
         self.loop.run(self.broker.start(self.sightings.append))
         return self.broker
+
+
+def tells_who_leaves_after_a_restart(stage: MosquittoStage) -> None:
+    """The service comes back after a device did: that the device leaves is told, once."""
+    made = stage.put(user(1))
+    device = stage.of(made).admitted()
+    assert until(lambda: stage.seen("gw1") == [True])
+    stage.restart_adapter()
+    device.close()
+    assert until(lambda: stage.seen("gw1") == [True, False])
+    stage.of(stage.put(user(2))).admitted().close()
+    assert until(lambda: stage.seen("gw2") == [True, False])
+    assert stage.seen("gw1") == [True, False]
 
 
 @contextmanager
