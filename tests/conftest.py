@@ -21,6 +21,21 @@ settings.register_profile("house", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("house")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=1, help="what the tests of lost messages and kills draw from")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {config.getoption('--seed')}"
+
+
+@pytest.fixture(scope="session")
+def seed(pytestconfig: pytest.Config) -> int:
+    """Where every moment of a kill, every loss and every arrival is drawn from; another one by ``--seed``."""
+    chosen: int = pytestconfig.getoption("--seed")
+    return chosen
+
+
 @pytest.fixture(scope="session")
 def shared_installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """Running, with the accounts acme (on broker north) and bolt (on broker south). Leave it as healthy as it was."""

@@ -29,7 +29,7 @@ def endpoint(relay: Relay) -> str:
 
 @pytest.mark.parametrize("kind", ["json", "esf", "kura"])
 def test_f_30_a_device_waits_for_its_account_broker(
-    shared_installation: Installation, fresh_id: FreshId, kind: str
+    shared_installation: Installation, fresh_id: FreshId, kind: str, seed: int
 ) -> None:
     """F-30: with nobody at its endpoint a device keeps its new configuration, backs off, and asks the gate no more."""
     chronicle, client_id = Chronicle(), fresh_id()
@@ -43,7 +43,9 @@ def test_f_30_a_device_waits_for_its_account_broker(
             relay.open()
 
         with meanwhile(come_back):
-            report, fleet = run_fleet(shared_installation, fleet_of(credentials, kind=kind), observe=chronicle)
+            report, fleet = run_fleet(
+                shared_installation, fleet_of(credentials, kind=kind), observe=chronicle, seed=seed
+            )
         assert report.is_met, report.outcomes()
         shared_installation.await_state(client_id, "confirmed")
     tries = chronicle.times("CONNECT(account)")
@@ -56,7 +58,9 @@ def test_f_30_a_device_waits_for_its_account_broker(
     assert not shared_installation.audit("provision.regranted", client_id=client_id)
 
 
-def test_f_30_a_device_that_falls_back_is_given_the_same(shared_installation: Installation, fresh_id: FreshId) -> None:
+def test_f_30_a_device_that_falls_back_is_given_the_same(
+    shared_installation: Installation, fresh_id: FreshId, seed: int
+) -> None:
     """F-30: a device that returns to the gate after three tries in vain is not issued anything new there."""
     chronicle, client_id = Chronicle(), fresh_id()
     with Relay(shared_installation.account_brokers["north"]) as relay:
@@ -68,7 +72,9 @@ def test_f_30_a_device_that_falls_back_is_given_the_same(shared_installation: In
 
         timeouts = {**QUICK, "fall_back_after": 3}
         with meanwhile(come_back):
-            report, _ = run_fleet(shared_installation, fleet_of(credentials, timeouts=timeouts), observe=chronicle)
+            report, _ = run_fleet(
+                shared_installation, fleet_of(credentials, timeouts=timeouts), observe=chronicle, seed=seed
+            )
         assert report.is_met, report.outcomes()
         shared_installation.await_state(client_id, "confirmed")
     assert chronicle.counts("REQ")[client_id] >= 3
@@ -79,7 +85,7 @@ def test_f_30_a_device_that_falls_back_is_given_the_same(shared_installation: In
 
 
 def test_f_31_a_fleet_survives_a_restart_of_the_gate(
-    make_installation: Callable[..., Installation], tmp_path: Path
+    make_installation: Callable[..., Installation], tmp_path: Path, seed: int
 ) -> None:
     """F-31: 500 devices whose gate is killed and restarted all finish, spread out and not as a storm.
 
@@ -91,7 +97,7 @@ def test_f_31_a_fleet_survives_a_restart_of_the_gate(
         calm = crowd(installation, tmp_path, STORM_DEVICES // 2, "calm")
         storm = crowd(installation, tmp_path, STORM_DEVICES, "storm")
         began_s, began_cpu_s = time.monotonic(), installation.cpu_s()
-        baseline = _walk(installation, calm, over_s=0.0)
+        baseline = _walk(installation, calm, seed, over_s=0.0)
         rate = min(ARRIVALS_PER_S, STORM_DEVICES / 2 / (time.monotonic() - began_s))
 
         def restart() -> None:
@@ -109,7 +115,7 @@ def test_f_31_a_fleet_survives_a_restart_of_the_gate(
         outage_s: list[float] = []
         chronicle = Chronicle()
         with meanwhile(restart):
-            _walk(installation, storm, over_s=STORM_DEVICES / rate, chronicle=chronicle)
+            _walk(installation, storm, seed, over_s=STORM_DEVICES / rate, chronicle=chronicle)
         gone_s, back_s = outage_s
         assert p95(chronicle.reached_s()) < 2 * (back_s - gone_s + p95(baseline.walks_s()))
         returned = sum(events[-1][0] > back_s for events in chronicle.events.values())
@@ -122,7 +128,7 @@ def test_f_31_a_fleet_survives_a_restart_of_the_gate(
 
 
 def _walk(
-    installation: Installation, fleet: dict[str, Any], *, over_s: float, chronicle: Chronicle | None = None
+    installation: Installation, fleet: dict[str, Any], seed: int, *, over_s: float, chronicle: Chronicle | None = None
 ) -> Chronicle:
     """over_s: they are switched on one after the other for so long."""
     chronicle = chronicle or Chronicle()
@@ -130,7 +136,9 @@ def _walk(
         "arrival": {"pattern": "uniform", "over_s": over_s} if over_s else {"pattern": "at_once"},
         "timeouts": {"backoff_base_s": 0.5, "backoff_cap_s": 4.0, "reply_s": 5.0},
     }
-    report, _ = run_fleet(installation, {**fleet, **settings}, observe=chronicle, in_flight_max=STORM_DEVICES)
+    report, _ = run_fleet(
+        installation, {**fleet, **settings}, observe=chronicle, in_flight_max=STORM_DEVICES, seed=seed
+    )
     assert report.is_met, report.outcomes()
     return chronicle
 

@@ -20,7 +20,6 @@ from tests.support.walker import Walker
 
 KINDS = ("sqlite", "postgresql")
 KILLS, KILLS_SOAK = 2, 20
-SEED = 20_231
 
 Kills = pytest.mark.parametrize(
     "kills",
@@ -51,10 +50,10 @@ def on_each(sites: list[Site], test: Callable[[Site], None]) -> None:
 
 @Kills
 @pytest.mark.parametrize("point", POINTS)
-def test_f_23_nothing_is_lost_or_doubled_at(sites: list[Site], point: str, kills: int) -> None:
+def test_f_23_nothing_is_lost_or_doubled_at(sites: list[Site], point: str, kills: int, seed: int) -> None:
     """F-23, F-25: after kills there each device, asking with one message id, ends confirmed with one credential."""
     before = [site.kills for site in sites]
-    on_each(sites, lambda site: site.survive(point, kills, random.Random(f"{SEED}/{point}/{site.number}")))
+    on_each(sites, lambda site: site.survive(point, kills, random.Random(f"{seed}/{point}/{site.number}")))
     assert [site.kills - kills for site in sites] == before
 
 
@@ -65,14 +64,13 @@ def test_f_24_no_word_leaves_before_the_commit(sites: list[Site], point: str) ->
 
 
 @Kills
-def test_f_24_every_answer_that_was_heard_was_durable(sites: list[Site], kills: int) -> None:
+def test_f_24_every_answer_that_was_heard_was_durable(sites: list[Site], kills: int, seed: int) -> None:
     """F-24: killed from outside at random moments, the service has never said what it does not know after restart."""
-    on_each(sites, lambda site: _hear_until_killed(site, kills))
+    on_each(sites, lambda site: _hear_until_killed(site, kills, random.Random(f"{seed}/heard/{site.number}")))
 
 
-def _hear_until_killed(site: Site, kills: int) -> None:
-    chance, installation = random.Random(SEED), site.installation
-    heard, turn = 0, 0
+def _hear_until_killed(site: Site, kills: int, chance: random.Random) -> None:
+    installation, heard, turn = site.installation, 0, 0
     while turn < kills or not heard:
         assert turn < KILLS_SOAK, "no device was answered before a kill"
         turn += 1

@@ -71,22 +71,24 @@ def test_f_26_a_question_delivered_twice_has_one_answer(running: Installation, f
     test_lost_messages.test_f_26_a_question_repeated_on_the_next_connection_is_the_same_question(running, fresh_id)
 
 
-def test_f_28_the_socket_dies_with_the_answer_in_it(running: Installation, fresh_id: FreshId) -> None:
+def test_f_28_the_socket_dies_with_the_answer_in_it(running: Installation, fresh_id: FreshId, seed: int) -> None:
     """F-28: a device that is cut around its answer, or forgot its question, has exactly one credential."""
-    test_lost_messages.test_f_28_the_socket_dies_with_the_answer_in_it(running, fresh_id)
+    test_lost_messages.test_f_28_the_socket_dies_with_the_answer_in_it(running, fresh_id, seed)
     test_lost_messages.test_f_28_a_device_that_forgot_its_question_too(running, fresh_id)
 
 
 @pytest.mark.parametrize("device", ["json", "kura"])
-def test_f_28_devices_of_every_kind_get_over_it(running: Installation, fresh_id: FreshId, device: str) -> None:
+def test_f_28_devices_of_every_kind_get_over_it(
+    running: Installation, fresh_id: FreshId, device: str, seed: int
+) -> None:
     """F-28: answers that are lost together with the socket end in one confirmed grant."""
     lost = {"lost_answer": {"count": 1, "how": "cut"}}
-    test_lost_messages.test_f_28_devices_of_every_kind_get_over_it(running, fresh_id, device, lost)
+    test_lost_messages.test_f_28_devices_of_every_kind_get_over_it(running, fresh_id, device, lost, seed)
 
 
-def test_f_27_devices_that_ask_while_the_service_is_down(make: Make, tmp_path: Path) -> None:
+def test_f_27_devices_that_ask_while_the_service_is_down(make: Make, tmp_path: Path, seed: int) -> None:
     """F-27: what asks while the service is away is provisioned after its return, without a hand."""
-    test_lost_messages.test_f_27_devices_that_ask_while_the_service_is_down(make, tmp_path)
+    test_lost_messages.test_f_27_devices_that_ask_while_the_service_is_down(make, tmp_path, seed)
 
 
 def test_f_31_a_fleet_survives_a_restart_of_the_gate(make: Make, tmp_path: Path) -> None:

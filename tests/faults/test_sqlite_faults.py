@@ -89,9 +89,9 @@ async def whole_units(path: Path) -> set[int]:
     return found[0]
 
 
-def test_f23_a_killed_writer_loses_nothing_and_leaves_no_half_unit(tmp_path: Path) -> None:
+def test_f23_a_killed_writer_loses_nothing_and_leaves_no_half_unit(tmp_path: Path, seed: int) -> None:
     """F-23: kill -9 at arbitrary moments, checkpoints among them: what was acknowledged is there, all is whole."""
-    moments = random.Random(23)
+    moments = random.Random(f"{seed}/kills")
     for kill in range(KILLS):
         with Operator(tmp_path / "store.db") as operator:
             operator.say(f"write {kill * 100_000}")

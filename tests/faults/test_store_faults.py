@@ -69,9 +69,9 @@ async def whole_units(directory: Path) -> set[int]:
     return found[0]
 
 
-def test_f23_a_killed_writer_loses_nothing_and_leaves_no_half_unit(tmp_path: Path) -> None:
+def test_f23_a_killed_writer_loses_nothing_and_leaves_no_half_unit(tmp_path: Path, seed: int) -> None:
     """F-23: kill -9 at 20 arbitrary moments, compactions among them: what was acknowledged is there, all is whole."""
-    moments = random.Random(23)
+    moments = random.Random(f"{seed}/kills")
     for kill in range(KILLS):
         directory = tmp_path / str(kill // 4)
         first = (kill % 4) * 100_000

@@ -1,6 +1,7 @@
 """A thousand devices, bad lines and a service that is killed under them: all arrive, each with one credential."""
 
 import json
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -21,14 +22,15 @@ SETTINGS: Mapping[str, Any] = {
 }
 
 
-def kill_and_restart(installation: Installation, times: int, every_s: float) -> None:
+def kill_and_restart(installation: Installation, times: int, every_s: float, chance: random.Random) -> None:
+    """every_s: as often on average, and the last time before ``times + 1`` of them have gone by."""
     for _ in range(times):
-        time.sleep(every_s)
+        time.sleep(every_s * chance.uniform(0.7, 1.3))
         installation.kill()
         installation.start()
 
 
-def go_home_again(installation: Installation, fleet: dict[str, Any], folder: Path) -> None:
+def go_home_again(installation: Installation, fleet: dict[str, Any], folder: Path, seed: int) -> None:
     """Those whose service died before it noted that they were at home are switched on again, as devices are."""
     left = {each["client_id"] for each in installation.listed("request.page", account="acme", state="granted")}
     if not left:
@@ -37,23 +39,24 @@ def go_home_again(installation: Installation, fleet: dict[str, Any], folder: Pat
     path = folder / "left.json"
     path.write_text(json.dumps([each for each in everybody if each["client_id"] in left]))
     settings = {**fleet, **SETTINGS, "devices_file": str(path)}
-    report, _ = run_fleet(installation, settings, folder=folder, state_dir="memory")
+    report, _ = run_fleet(installation, settings, folder=folder, state_dir="memory", seed=seed)
     assert report.is_met, report.outcomes()
 
 
-def walk_under_fire(installation: Installation, folder: Path, count: int, kills: int, over_s: float) -> Fleet:
+def walk_under_fire(
+    installation: Installation, folder: Path, count: int, kills: int, over_s: float, seed: int
+) -> Fleet:
     """The fleet after its walk, in which the service was killed that often."""
     fleet = crowd(installation, folder, count)
-    arrival = {"pattern": "poisson", "over_s": over_s}
-    with meanwhile(lambda: kill_and_restart(installation, kills, over_s / (kills + 1))):
-        report, made = run_fleet(
-            installation, {**fleet, **SETTINGS, "arrival": arrival}, folder=folder, state_dir="memory", deadline_s=200
-        )
+    settings = {**fleet, **SETTINGS, "arrival": {"pattern": "poisson", "over_s": over_s}}
+    chance = random.Random(f"{seed}/kills")
+    with meanwhile(lambda: kill_and_restart(installation, kills, over_s / (kills + 1), chance)):
+        report, made = run_fleet(installation, settings, folder=folder, state_dir="memory", deadline_s=200, seed=seed)
     assert all(each.record.walk_s is not None for each in devices(made)), report.outcomes()
     (part,) = report.fleets
     for fault in ("lost_answer", "duplicate"):
         assert part.faults[fault] >= count * 0.02, part.faults
-    go_home_again(installation, fleet, folder)
+    go_home_again(installation, fleet, folder, seed)
     return made
 
 
@@ -77,13 +80,13 @@ def nobody_has_two(installation: Installation, fleet: Fleet) -> None:
     ],
 )
 def test_f_23_a_thousand_devices_under_fire(
-    make_installation: Callable[..., Installation], tmp_path: Path, count: int, kills: int, over_s: float
+    make_installation: Callable[..., Installation], tmp_path: Path, count: int, kills: int, over_s: float, seed: int
 ) -> None:
     """F-23, F-26, F-28: 5 % lost answers, 5 % duplicates and kill -9 in between cost nobody anything but time."""
     installation = make_installation()
     with installation.running():
         installation.account()
-        fleet = walk_under_fire(installation, tmp_path, count, kills, over_s)
+        fleet = walk_under_fire(installation, tmp_path, count, kills, over_s, seed)
         await_confirmed(installation, count)
         nobody_has_two(installation, fleet)
         assert installation.ask("fsck") == {"findings": []}

@@ -2,6 +2,7 @@
 promised at the gate holds there as far as docs/mosquitto-as-gate.md says."""
 
 import json
+import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -207,7 +208,7 @@ def test_revoked_request_is_cut_within_two_seconds(site: Site, fresh_id: FreshId
         _until_refused(installation, revoked)
 
 
-def test_f_27_devices_ask_while_the_service_is_down(new_site: Callable[..., Site], tmp_path: Path) -> None:
+def test_f_27_devices_ask_while_the_service_is_down(new_site: Callable[..., Site], tmp_path: Path, seed: int) -> None:
     """F-27: what is asked while nobody is there waits at the broker or is asked again; all end confirmed without a
     hand."""
     installation, gate = new_site()
@@ -217,14 +218,14 @@ def test_f_27_devices_ask_while_the_service_is_down(new_site: Callable[..., Site
             installation.account()
             fleet = crowd(installation, tmp_path, 40)
             gate.await_user("user-crowd-39")
-        arrival = {"pattern": "uniform", "over_s": 1.0}
+        arrival, chance = {"pattern": "uniform", "over_s": 1.0}, random.Random(f"{seed}/return")
 
         def come_back() -> None:
-            time.sleep(1.5)
+            time.sleep(chance.uniform(1.1, 1.9))
             installation.start()
 
         with meanwhile(come_back):
-            report, _ = run_fleet(installation, {**fleet, "arrival": arrival, "timeouts": QUICK})
+            report, _ = run_fleet(installation, {**fleet, "arrival": arrival, "timeouts": QUICK}, seed=seed)
         assert report.is_met, report.outcomes()
         assert report.elapsed_s < 60
         await_confirmed(installation, 40)
@@ -233,10 +234,13 @@ def test_f_27_devices_ask_while_the_service_is_down(new_site: Callable[..., Site
         assert installation.stop() == 0
 
 
-def test_f_31_mosquitto_restarts_in_the_middle_of_a_fleet(new_site: Callable[..., Site], tmp_path: Path) -> None:
+def test_f_31_mosquitto_restarts_in_the_middle_of_a_fleet(
+    new_site: Callable[..., Site], tmp_path: Path, seed: int
+) -> None:
     """F-31: mosquitto is killed and started again while a fleet arrives; the provisioner joins it anew, all end
     confirmed, and nothing is issued twice."""
     installation, gate = new_site()
+    chance = random.Random(f"{seed}/falls")
     with gate, installation.running():
         await_link(installation)
         installation.account()
@@ -245,14 +249,15 @@ def test_f_31_mosquitto_restarts_in_the_middle_of_a_fleet(new_site: Callable[...
 
         def fall_and_rise() -> None:
             for _ in range(2):
-                time.sleep(0.7)
+                time.sleep(chance.uniform(0.5, 0.9))
                 gate.kill()
                 time.sleep(0.2)
                 gate.start()
 
         with meanwhile(fall_and_rise):
             arrival = {"pattern": "uniform", "over_s": 2.5}
-            report, _ = run_fleet(installation, {**fleet, "arrival": arrival, "timeouts": {**QUICK, "reply_s": 2.0}})
+            settings = {**fleet, "arrival": arrival, "timeouts": {**QUICK, "reply_s": 2.0}}
+            report, _ = run_fleet(installation, settings, seed=seed)
         assert report.is_met, report.outcomes()
         await_confirmed(installation, 60)
         assert len(installation.listed("user.page", account="acme")) == 60

@@ -49,9 +49,9 @@ def test_f_23_killed_between_commit_and_answer_the_grant_is_kept(site: Installat
         assert site.users_of("dev1") == [walker.answer["username"]]
 
 
-def test_f_24_killed_at_any_moment_no_device_is_lost(site: Installation) -> None:
-    """F-24: kill -9 at random moments while devices walk: every one ends confirmed, with one user, and fsck is clean."""
-    chance = random.Random(4)
+def test_f_24_killed_at_any_moment_no_device_is_lost(site: Installation, seed: int) -> None:
+    """F-24: kill -9 at random moments while devices walk: all end confirmed, with one user each, and fsck is clean."""
+    chance = random.Random(f"{seed}/kills")
     walkers: list[Walker] = []
     for turn in range(KILLS):
         walkers += [Walker(site, f"dev{turn}-{number}") for number in range(DEVICES)]
