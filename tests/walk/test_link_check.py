@@ -71,4 +71,3 @@ def test_a_mosquitto_that_lets_anybody_in_is_found_out(site: tuple[Installation,
     assert "allow_anonymous true" in settings.read_text()
     row = checked(installation, status=1)["strangers"]
     assert not row["passed"] and "allow_anonymous false" in row["detail"]
-
