@@ -38,9 +38,9 @@ features: setup ## one line for each id of docs/features.md: pass, fail or missi
 bench: setup ## figures against their bars; ONLY=P1,P4 runs some, STORES=tinydb,sqlite some stores
 	.venv/bin/python -m tests.bench.run $(if $(ONLY),--only $(ONLY)) $(if $(STORES),--stores $(STORES))
 
-soak: setup ## the tests that take longer than a test run may
+soak: setup ## F-23 to F-31 with 20 seeds (SEEDS=2: fewer) in an hour at most, then the longest tests
 	scripts/system-packages
-	.venv/bin/python -m pytest -m soak
+	.venv/bin/python -m tests.soak $(if $(SEEDS),--seeds $(SEEDS)); seeds=$$?; .venv/bin/python -m pytest -m soak && exit $$seeds
 
 serve: setup ## run the installation whose settings are in CONFIG
 	.venv/bin/fleetgate serve -c $(CONFIG)
