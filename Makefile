@@ -24,7 +24,7 @@ demo-mosquitto: setup ## the same walk on real mosquitto brokers; installs mosqu
 
 test: setup ## every test but the soak; installs the Debian packages they need, or names them
 	scripts/system-packages
-	.venv/bin/python -m pytest -m 'not soak' -n 3 --dist loadgroup
+	.venv/bin/python -m pytest -m 'not soak' -n 3 --dist loadfile
 
 check: setup ## style, types and floors
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .

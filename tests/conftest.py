@@ -25,14 +25,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=1, help="what the tests of lost messages and kills draw from")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers: one for each file, and one for all that stand on RabbitMQ, which starts slowly."""
-    for item in items:
-        stands_on = getattr(item, "fixturenames", ())
-        group = "rabbit" if "_rabbit" in stands_on else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 def pytest_report_header(config: pytest.Config) -> str:
     return f"seed: {config.getoption('--seed')}"
 

@@ -116,6 +116,7 @@ def test_file_is_sent_in_parts_that_fit_a_packet(bench: DirectCli, monkeypatch: 
 
 def test_rows_that_the_service_did_not_get_to_are_sent_again(bench: DirectCli, monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that answers for a part of what it was sent gets the rest again, from where it stopped."""
+    monkeypatch.setattr(control_verbs, "IMPORT_SLICE", 1)
     monkeypatch.setattr(control_verbs, "IMPORT_S_MAX", -1.0)  # it stops after each row
     told = bench.json("request", "import", fleet(bench, 4))
     assert [row["line"] for row in told] == [2, 3, 4, 5]

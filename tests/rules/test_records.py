@@ -43,6 +43,7 @@ FULL: list[Noun | AuditEvent] = [
         key_failures=1,
         key_blocked_until=ODD_TIME,
         arm=4,
+        epoch=2,
         grant=a_grant(csr_digest="ab", certificate_serial="7f", certificate_ends_at=ODD_TIME),
         confirmed_at=NOON,
         version=9,
