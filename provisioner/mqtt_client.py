@@ -20,6 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 
 _IS_READABLE = select.POLLIN | select.POLLHUP | select.POLLERR | select.POLLNVAL
 _WAKINGS_AT_ONCE = 10_000
+_chance = random.SystemRandom()  # of its own: what others draw does not depend on when a broker is away
 
 
 class _Line(Protocol):
@@ -113,7 +114,7 @@ class Client(mqtt.Client):
             former_s = self._reconnect_delay
             longest_s = self._reconnect_min_delay if former_s is None else former_s * 2
             self._reconnect_delay = longest_s = min(longest_s, self._reconnect_max_delay)
-        self._is_leaving.wait(random.uniform(0, longest_s))
+        self._is_leaving.wait(_chance.uniform(0, longest_s))
 
     def _create_socket_connection(self) -> socket.socket:
         self._newest = super()._create_socket_connection()

@@ -1,6 +1,7 @@
 """Installations that tests share: starting one costs half a second, so only those that break it get their own."""
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,21 @@ settings.load_profile("house")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=1, help="what the tests of lost messages and kills draw from")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A worker takes whole files, and one of them all that stand on RabbitMQ: a cluster starts slowly, and several of
+    them at once starve each other."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            source = (config.rootpath / file).read_text("utf-8")
+            return "rabbit" if re.search(r"\b(rabbit|every_broker): |RabbitCluster", source) else file
+
+    return ByFile(config, log)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -36,6 +36,7 @@ BACKOFF_BASE_S = 0.25
 BACKOFF_CAP_S = 15.0
 ANSWERS_QUEUED_MAX = 10_000  # while the broker is away; 64 KiB each at the very most
 _SLOT_WAIT_S = 0.2
+_chance = random.SystemRandom()
 _KEEP_RETAINED_AWAY = 2  # [MQTT-3.3.1-11]
 
 Handler = Callable[[str, bytes, bool], Awaitable[None]]
@@ -196,7 +197,7 @@ class MosquittoLink:
         """Full jitter: provisioners that lost one broker do not come back to it at one instant (F-31)."""
         longest_s = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** min(self._losses, 16))
         self._losses += 1
-        self._stopping.wait(random.uniform(0, longest_s))
+        self._stopping.wait(_chance.uniform(0, longest_s))
 
     def _on_message(self, client: mqtt.Client, userdata: Any, message: mqtt.MQTTMessage) -> None:
         """Holds the network thread while as many messages as the window allows are under way: the broker waits, too."""
