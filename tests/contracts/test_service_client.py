@@ -182,7 +182,7 @@ def test_f_31_who_lost_its_broker_comes_back_at_a_time_of_its_own(monkeypatch: p
         longest.append(most)
         return most if len(longest) > 4 else 0.0
 
-    monkeypatch.setattr("provisioner.mqtt_client.random.uniform", drawn)
+    monkeypatch.setattr("provisioner.mqtt_client._chance.uniform", drawn)
     (nobody,) = free_ports(1)
     client = Client(OWN, clean=True)
     client.reconnect_delay_set(1, 6)
