@@ -131,6 +131,15 @@ class Wire:
             if not self._read(until_s - time.monotonic()):
                 return None
 
+    def heard_until_own(self, topic: str) -> list[tuple[str, bytes]]:
+        """What came before a message that it sends to itself on that topic now; fails when the peer closed."""
+        self.publish(topic, b"", wait=False)
+        messages: list[tuple[str, bytes]] = []
+        while (message := self.message()) is not None and message.topic != topic:
+            messages.append((message.topic, message.payload))
+        assert message is not None, "the connection is gone"
+        return messages
+
     def heard(self) -> list[Publish]:
         """Every message that came before the answer to a PINGREQ that is sent now; fails when the peer closed."""
         self.send(PingReq())

@@ -76,13 +76,7 @@ class Home:
 
     def heard(self, wire: Wire) -> list[tuple[str, bytes]]:
         """What ``wire`` had heard before a message that it sends to itself now."""
-        end = f"{self.topic}/end"
-        wire.publish(end, b"", wait=False)
-        messages: list[tuple[str, bytes]] = []
-        while (message := wire.message()) is not None and message.topic != end:
-            messages.append((message.topic, message.payload))
-        assert message is not None, "the connection is gone"
-        return messages
+        return wire.heard_until_own(f"{self.topic}/end")
 
     def is_refused(self) -> bool:
         try:

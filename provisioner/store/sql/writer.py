@@ -127,10 +127,10 @@ class Writer:
                 return seq
 
     def _append(self, events: Sequence[AuditEvent], seq: int) -> int:
-        for seq, event in enumerate(events, seq + 1):  # noqa: B020 the seq of the last row is the answer
-            row = rows.as_audit(records.stamped(event, "seq", seq))
-            self._connection.execute(_AUDIT_SQL, (seq, row))
-        return seq
+        for number, event in enumerate(events, seq + 1):
+            row = rows.as_audit(records.stamped(event, "seq", number))
+            self._connection.execute(_AUDIT_SQL, (number, row))
+        return seq + len(events)
 
     def _take_back(self) -> None:
         with suppress(sqlite3.Error):
