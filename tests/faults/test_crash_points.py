@@ -3,7 +3,6 @@
 import random
 import signal
 import subprocess
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ import pytest
 from provisioner.services.crashpoints import POINTS
 from tests.support.device import Wire
 from tests.support.installation import Installation, ServiceDied
-from tests.support.walker import PASSWORD, Walker
+from tests.support.walker import PASSWORD, Walker, killed_while_they_walk
 
 KILLS = 20
 SITES = 2
@@ -143,16 +142,7 @@ def test_f_24_every_answer_that_was_heard_was_durable(sites: list[Site], seed: i
     installation, heard = site.installation, 0
     for turn in range(KILLS // 2):
         walkers = [Walker(installation, f"heard-{turn}-{number}") for number in range(DEVICES_AT_ONCE)]
-        installation.start()
-        timer = threading.Timer(chance.uniform(0.005, 0.06), installation.kill)
-        timer.start()
-        with ThreadPoolExecutor(DEVICES_AT_ONCE) as pool:
-            list(pool.map(Walker.walk, walkers))
-        timer.join()
-        heard += sum(bool(walker.heard) for walker in walkers)
-        with installation.running():
-            for walker in walkers:
-                assert walker.is_done or walker.walk(), walker.client_id
+        heard += killed_while_they_walk(installation, walkers, chance.uniform(0.005, 0.06))
     assert heard, "no device was answered before a kill"
 
 

@@ -4,7 +4,6 @@ What holds afterwards is what ``test_crash_points.Site`` compares; the store mus
 """
 
 import random
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ from tests.faults import test_crash_points
 from tests.faults.test_crash_points import DEVICES_AT_ONCE, Site
 from tests.support.installation import Installation
 from tests.support.stores import empty_site
-from tests.support.walker import Walker
+from tests.support.walker import Walker, killed_while_they_walk
 
 KINDS = ("sqlite", "postgresql")
 KILLS, KILLS_SOAK = 2, 20
@@ -75,14 +74,4 @@ def _hear_until_killed(site: Site, kills: int, chance: random.Random) -> None:
         assert turn < KILLS_SOAK, "no device was answered before a kill"
         turn += 1
         walkers = [Walker(installation, f"heard-{kills}-{turn}-{each}") for each in range(DEVICES_AT_ONCE)]
-        installation.start()
-        timer = threading.Timer(chance.uniform(0.02, 0.12), installation.kill)
-        timer.start()
-        with ThreadPoolExecutor(DEVICES_AT_ONCE) as pool:
-            list(pool.map(Walker.walk, walkers))
-        timer.join()
-        heard += sum(bool(walker.heard) for walker in walkers)
-        with installation.running():
-            for walker in walkers:
-                assert walker.is_done or walker.walk(), walker.client_id
-            assert installation.ask("fsck") == {"findings": []}
+        heard += killed_while_they_walk(installation, walkers, chance.uniform(0.02, 0.12))

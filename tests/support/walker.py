@@ -1,6 +1,9 @@
 """A device that never gives up: through crashes of the service it asks with one message id and keeps every answer."""
 
 import json
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from provisioner.doors.control_client import Refused, Unreachable
@@ -102,3 +105,20 @@ class Walker:
 def _go_on(is_alive: bool) -> None:
     if not is_alive:
         raise Interrupted
+
+
+def killed_while_they_walk(installation: Installation, walkers: Sequence[Walker], after_s: float) -> int:
+    """Start, kill -9 that long after while all of them walk, start again: each ends its walk and nothing is left over.
+    How many had heard an answer before the kill."""
+    installation.start()
+    timer = threading.Timer(after_s, installation.kill)
+    timer.start()
+    with ThreadPoolExecutor(len(walkers)) as pool:
+        list(pool.map(Walker.walk, walkers))
+    timer.join()
+    heard = sum(bool(walker.heard) for walker in walkers)
+    with installation.running():
+        for walker in walkers:
+            assert walker.is_done or walker.walk(), walker.client_id
+        assert installation.ask("fsck") == {"findings": []}
+    return heard
