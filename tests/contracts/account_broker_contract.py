@@ -191,7 +191,6 @@ class AccountBrokerContract:
 
     def test_connecting_is_sighted(self, stage: Stage) -> None:
         """The one event that confirms a grant names account, user, client id and address; leaving follows it."""
-        self._needs_sightings(stage)
         device = stage.of(stage.put(user(1))).admitted()
         assert until(lambda: stage.seen("gw1") == [True])
         sighting = stage.sightings[-1]
@@ -222,7 +221,6 @@ class AccountBrokerContract:
 
     def test_a_refused_login_is_not_sighted(self, stage: Stage) -> None:
         """A device that was not let in must not confirm its grant."""
-        self._needs_sightings(stage)
         made = stage.put(user(1))
         assert stage.device("gw1", "user-1", "Wrong-word-1").connect() in REFUSED
         stage.of(made).admitted()
@@ -253,8 +251,6 @@ class AccountBrokerContract:
 
     def test_kick_cuts_once(self, stage: Stage) -> None:
         """A kick ends the live connection only: the device may come back."""
-        if not stage.broker.capabilities().kicks:
-            pytest.skip("this broker cannot kick")
         made = stage.put(user(1))
         device = stage.of(made).admitted()
         assert stage.loop.run(stage.broker.kick("acme", "gw1")) is True
@@ -302,7 +298,3 @@ class AccountBrokerContract:
         assert b"forged by an intruder" not in [payload for _, payload, _ in holder.received]
         assert b"private" not in [payload for _, payload, _ in intruder.received]
         intruder.close()
-
-    def _needs_sightings(self, stage: Stage) -> None:
-        if not stage.broker.capabilities().reports_sightings:
-            pytest.skip("this broker reports no sightings")
