@@ -79,6 +79,14 @@ class Installation:
                 stdout=log,
                 stderr=log,
             )
+        try:
+            self._await_answer()
+        except BaseException:
+            self.kill()
+            raise
+
+    def _await_answer(self) -> None:
+        assert self.process is not None
         until_s = time.monotonic() + START_S_MAX
         while True:
             try:
