@@ -2,6 +2,7 @@
 
 Their configuration is what `fleetgate broker render rabbitmq` writes, and nothing besides."""
 
+import json
 import os
 import secrets
 import shutil
@@ -9,8 +10,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import urllib.request
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +121,33 @@ class RabbitCluster:
             node.start()
         for node in dead:
             node.wait()
+        if dead:
+            self._await_virtual_host()
+
+    def _await_virtual_host(self) -> None:
+        """Until it is up on every node. A node that joined while another one made it may have missed it; then a device
+        is hung up on, so it is told to start it, as an administrator would."""
+        until_s = time.monotonic() + START_S_MAX
+        while down := [node.name for node in self.nodes if self._virtual_host().get(node.name) != "running"]:
+            assert time.monotonic() < until_s, f"its virtual host is down on {down}"
+            for name in down:
+                with suppress(OSError):
+                    self._ask("POST", f"/api/vhosts/%2F/start/{name}")
+            time.sleep(0.1)
+
+    def _virtual_host(self) -> Mapping[str, str]:
+        """The state of ``/`` on each node; empty while nobody answers."""
+        with suppress(OSError):
+            return dict(json.loads(self._ask("GET", "/api/vhosts/%2F")).get("cluster_state", {}))
+        return {}
+
+    def _ask(self, method: str, path: str) -> bytes:
+        """Of the first node's management. Raises OSError."""
+        login = b64encode(f"{ADMIN}:{ADMIN_PASSWORD}".encode()).decode()
+        request = urllib.request.Request(self.management_urls[0] + path, method=method)
+        request.add_header("Authorization", f"Basic {login}")
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return bytes(answer.read())
 
     @property
     def management_urls(self) -> list[str]:
