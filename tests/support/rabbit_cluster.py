@@ -95,6 +95,10 @@ class RabbitNode:
             self._process.wait()
             self._process = None
 
+    def forget(self) -> None:
+        """What it kept of its former life; it must not run."""
+        shutil.rmtree(self.folder / "data", ignore_errors=True)
+
 
 class RabbitCluster:
     """nodes: joined. secret: what they prove themselves by at ``http://127.0.0.1:callback_port``, where one
@@ -115,14 +119,17 @@ class RabbitCluster:
             write_configuration(settings, folder, node.folder, names if size > 1 else ())
 
     def heal(self) -> None:
-        """Bring back what was killed."""
-        dead = [node for node in self.nodes if not node.is_running]
-        for node in dead:
+        """All nodes serve. Once one was killed all of them begin anew, with nothing kept: a node of RabbitMQ 3.10 that
+        comes back may try for minutes to join the others' record of client ids, and does not listen meanwhile."""
+        if all(node.is_running for node in self.nodes):
+            return
+        for node in self.nodes:
+            node.kill()
+            node.forget()
             node.start()
-        for node in dead:
+        for node in self.nodes:
             node.wait()
-        if dead:
-            self._await_virtual_host()
+        self._await_virtual_host()
 
     def _await_virtual_host(self) -> None:
         """Until it is up on every node. A node that joined while another one made it may have missed it; then a device
