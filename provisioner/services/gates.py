@@ -184,18 +184,21 @@ class Gates:
             while self._waiting:
                 words = self._some()
                 try:
-                    await self._shared.notify(json.dumps([self.id, *words]))
+                    if words:
+                        await self._shared.notify(json.dumps([self.id, *words]))
                 except Unavailable as error:
                     log.debug("signals wait: %s", error)
                     self._waiting.extendleft(reversed(words))
                     await asyncio.sleep(AGAIN_S)
 
     def _some(self) -> list[Word]:
-        """As many as one signal carries, in order."""
-        words, left = [self._waiting.popleft()], _SIGNAL_BYTES_MAX
-        left -= len(json.dumps(words[0]))
-        while self._waiting and (left := left - len(json.dumps(self._waiting[0])) - 2) > 0:
-            words.append(self._waiting.popleft())
+        """As many as one signal carries, in order; none of a connection that has left already, for by now its device
+        may be at another gate."""
+        words, left = list[Word](), _SIGNAL_BYTES_MAX
+        while self._waiting and ((left := left - len(json.dumps(self._waiting[0])) - 2) > 0 or not words):
+            word = self._waiting.popleft()
+            if word[0] != "arrived" or word[2] in self._open:
+                words.append(word)
         return words
 
     async def _listen(self) -> None:

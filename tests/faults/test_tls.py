@@ -65,6 +65,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         stack.enter_context(instead)
         stack.enter_context(installation.running())
         installation.account("acme", "papers", certificates="server-key")
+        with installation.device(installation.request("gw1")) as device:  # else its certificates are a stranger's
+            assert device.ask()["status"] == "provisioned"
         yield Site(installation, servers, Paper.read(installation.ca, folder / "ca/ca.key"))
 
 

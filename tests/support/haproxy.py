@@ -2,13 +2,14 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tests.support.ports import listens
 
 START_S_MAX = 10.0
 # Debian installs the server where an ordinary user's PATH does not lead.
@@ -37,7 +38,7 @@ class Haproxy:
             self._process = subprocess.Popen([PROGRAM, "-db", "-f", str(self.file)], stdout=log, stderr=log)
         until_s = time.monotonic() + START_S_MAX
         for port in self._ports:
-            while not _listens(port):
+            while not listens(port):
                 assert self._process.poll() is None, f"haproxy ended: {self._log.read_text()[-2000:]}"
                 assert time.monotonic() < until_s, "haproxy does not listen"
                 time.sleep(0.01)
@@ -56,11 +57,3 @@ def passing(servers: Mapping[int, Sequence[tuple[int, str]]]) -> str:
         parts.append(f"listen on-{port}\n    bind 127.0.0.1:{port}\n")
         parts += [f"    server at-{to} 127.0.0.1:{to} {options}\n" for to, options in behind]
     return "".join(parts)
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1.0).close()
-    except OSError:
-        return False
-    return True

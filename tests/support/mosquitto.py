@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from pydantic import TypeAdapter
 from provisioner.broker_settings import BrokerSettings, MosquittoSettings
 from provisioner.model.ports import AccountBroker
 from provisioner.mosquitto_setup import CONFIGURATION, mosquitto_broker, write_configuration
-from tests.support.ports import free_ports
+from tests.support.ports import free_ports, serves
 
 START_S_MAX = 10.0
 KINDS = ("mosquitto-files", "mosquitto-dynsec")
@@ -66,7 +65,7 @@ class MosquittoServer:
             self.process = subprocess.Popen([PROGRAM, "-c", str(self.folder / CONFIGURATION)], stdout=log, stderr=log)
         until_s = time.monotonic() + START_S_MAX
         for port in (self.settings.port, self.settings.control_port):
-            while not _listens(port):
+            while not serves(port):
                 assert self.process.poll() is None, f"mosquitto ended: {self.log.read_text()[-2000:]}"
                 assert time.monotonic() < until_s, "mosquitto does not listen"
                 time.sleep(0.01)
@@ -81,11 +80,3 @@ class MosquittoServer:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             self.process.wait(START_S_MAX)
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1.0).close()
-    except OSError:
-        return False
-    return True

@@ -3,7 +3,6 @@ a test, and an installation whose provisioner joins it."""
 
 import os
 import re
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Self
 
 from tests.support.device import Address, Credentials, JsonDevice, Wire
 from tests.support.installation import ROOT, Installation
-from tests.support.ports import free_ports
+from tests.support.ports import free_ports, serves
 from tests.walk.mosquitto_site import MOSQUITTO
 
 START_S_MAX = 10.0
@@ -105,7 +104,7 @@ class MosquittoGate:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([MOSQUITTO, "-c", str(path)], stdout=log, stderr=log)
         until_s = time.monotonic() + START_S_MAX
-        while not (self.folder / "pid").exists() or not _listens(self.plain_port):
+        while not (self.folder / "pid").exists() or not serves(self.plain_port):
             assert self.process.poll() is None, f"mosquitto ended: {self.log.read_text()[-2000:]}"
             assert time.monotonic() < until_s, "mosquitto does not listen"
             time.sleep(0.01)
@@ -163,11 +162,3 @@ def connected(installation: Installation, credentials: Credentials) -> JsonDevic
     """A device that has subscribed, once the broker knows its login."""
     login(installation, credentials).leave()
     return JsonDevice(installation.plain, credentials)
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1.0).close()
-    except OSError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""Free TCP ports of the loopback interface."""
+"""TCP ports of the loopback interface: those that are free, and whether a server has come up on one."""
 
 import os
 import random
@@ -27,6 +27,29 @@ def free_ports(count: int) -> list[int]:
             _given.add(port)
             found.append(port)
     return found
+
+
+def listens(port: int) -> bool:
+    """Whether the kernel takes connections there; the server may not have come to look at them yet."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def serves(port: int) -> bool:
+    """Whether somebody there reads what is sent: sixteen zeros are no packet and no TLS, and end the connection. A
+    mosquitto forgets the signals that come between its first listener and its main loop."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1.0) as line:
+            line.sendall(bytes(16))
+            line.recv(1)
+    except TimeoutError:
+        return False
+    except OSError as error:
+        return isinstance(error, ConnectionResetError)
+    return True
 
 
 def _own_range() -> tuple[int, int]:

@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -20,7 +19,7 @@ from typing import Any
 
 from provisioner.callback_render import write_configuration
 from provisioner.callback_settings import HttpCallbackSettings
-from tests.support.ports import free_ports
+from tests.support.ports import free_ports, listens
 
 START_S_MAX = 90.0
 # What Debian puts in the path changes to a user of its own; these do not.
@@ -74,15 +73,11 @@ class RabbitNode:
     def wait(self) -> None:
         """Until devices can connect."""
         until_s = time.monotonic() + START_S_MAX
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.mqtt), 1.0).close()
-                return
-            except OSError:
-                assert self._process is not None
-                assert self._process.poll() is None, (self.folder / "out").read_text()[-2000:]
-                assert time.monotonic() < until_s, "the node does not start"
-                time.sleep(0.1)
+        while not listens(self.mqtt):
+            assert self._process is not None
+            assert self._process.poll() is None, (self.folder / "out").read_text()[-2000:]
+            assert time.monotonic() < until_s, "the node does not start"
+            time.sleep(0.1)
 
     @property
     def is_running(self) -> bool:

@@ -77,6 +77,11 @@ def until(condition: Callable[[], bool], what: str, within_s: float = 10.0) -> N
         time.sleep(0.02)
 
 
+def connections(gate: Gate) -> list[int]:
+    """How many this gate believes that each gate has."""
+    return [each["connections"] for each in gate.ask("status")["gates"]]
+
+
 @contextmanager
 def trouble(site: Site) -> Iterator[Counter[str]]:
     """In turn each gate is killed and started again, and in between PostgreSQL is restarted once; what was done."""
@@ -251,8 +256,12 @@ def test_f_16_the_newest_connection_wins_at_whichever_gate_it_is(site: Site, fre
     """A connection at another gate takes over from one that waits; while one is being answered it stays, and the other
     one is told `conflict` until it is through."""
     credentials, (one, two, _) = site.first.request(fresh_id()), site.many.gates
-    with JsonDevice(one.direct, credentials) as older, JsonDevice(two.direct, credentials) as newer:
+    until(lambda: connections(one) == connections(two) == [0, 0, 0], "all earlier devices have left")
+    with JsonDevice(one.direct, credentials) as older:
+        until(lambda: sum(connections(two)) == 1, "it is known at the other gates")
+        newer = JsonDevice(two.direct, credentials)
         assert older.wire.is_cut(SEEN_S)
+    with newer:
         first = newer.ask("m-1")
         assert first["status"] == "provisioned"
         with JsonDevice(one.direct, credentials) as contender:

@@ -1,7 +1,6 @@
 """The proof of isolation: it passes where devices are kept apart, and names the rule where mosquitto does not."""
 
 import json
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from tests.support.device import Address
 from tests.support.in_process import READING, WRITING, InProcess, explained
 from tests.support.installation import Installation
 from tests.support.mosquitto import KINDS, PROGRAM, MosquittoServer, mosquitto_settings
-from tests.support.ports import free_ports
+from tests.support.ports import free_ports, serves
 
 PROMISED_S = 2.0
 PATIENCE = 3  # times as long on a busy machine
@@ -65,15 +64,11 @@ def test_real_mosquitto_passes(tmp_path: Path, kind: str) -> None:
         assert installation.ask("fsck")["findings"] == []
 
 
-def await_listener(port: int) -> None:
+def await_server(port: int) -> None:
     until_s = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1.0).close()
-            return
-        except OSError:
-            assert time.monotonic() < until_s, "mosquitto does not listen"
-            time.sleep(0.01)
+    while not serves(port):
+        assert time.monotonic() < until_s, "mosquitto does not come up"
+        time.sleep(0.01)
 
 
 class OpenDoor:
@@ -107,7 +102,7 @@ def test_an_open_mosquitto_breaks_every_rule(
     with (tmp_path / "open.log").open("wb") as log:
         server = subprocess.Popen([PROGRAM, "-c", str(configuration)], stdout=log, stderr=log)
     try:
-        await_listener(port)
+        await_server(port)
         inside.serve(monkeypatch, {"embedded": OpenDoor()})
         report = inside.prove()["account broker embedded"]
         assert set(report.leaks) == ALL - {"own-topics"}
