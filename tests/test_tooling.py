@@ -13,12 +13,13 @@ RECIPE_LINES_MAX = 3
 SCRIPT = ROOT / "scripts/system-packages"
 SCRIPT_TIMEOUT_S = 20
 PACKAGES = {
-    *("build-essential", "faketime", "haproxy", "mosquitto", "mosquitto-clients"),
-    *("postgresql", "prometheus", "rabbitmq-server", "testssl.sh"),
+    *("build-essential", "faketime", "haproxy", "libnginx-mod-stream", "mosquitto", "mosquitto-clients"),
+    *("nginx", "postgresql", "prometheus", "rabbitmq-server", "testssl.sh"),
 }
 PROGRAMS = (
     *("mosquitto", "mosquitto_passwd", "mosquitto_pub", "mosquitto_sub", "mosquitto_rr"),
     *("faketime", "rabbitmq-server", "epmd", "initdb", "haproxy", "promtool", "testssl", "cc"),
+    *("nginx", "ngx_stream_module.so"),
 )
 
 

@@ -34,8 +34,17 @@ def on_postgres(folder: Path, postgres: PostgresServer, **settings: Any) -> Inst
 
 def haproxy_example() -> str:
     """The configuration that the page shows."""
-    found = re.search(r"```haproxy\n(.*?)```", PAGE.read_text(), re.S)
-    assert found is not None, "the page has no configuration"
+    return _example("haproxy")
+
+
+def nginx_example() -> str:
+    """The other one."""
+    return _example("nginx")
+
+
+def _example(balancer: str) -> str:
+    found = re.search(rf"```{balancer}\n(.*?)```", PAGE.read_text(), re.S)
+    assert found is not None, f"the page has no configuration of {balancer}"
     return found[1]
 
 
