@@ -8,17 +8,17 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from typing import Protocol
 from weakref import WeakValueDictionary
 
 from provisioner.model.account import Account
 from provisioner.model.effect import Effect, EffectVerb
 from provisioner.model.errors import Conflict, Unavailable
-from provisioner.model.ports import AccountBroker, BrokerUser, Delete, Put, Unit
-from provisioner.model.request import ProvisionRequest
+from provisioner.model.ports import AccountBroker, BrokerUser, Delete, N, Put, Store, Unit
+from provisioner.model.request import ProvisionRequest, RequestState
 from provisioner.model.secret import Secret
-from provisioner.model.user import AccountUser
+from provisioner.model.user import AccountUser, account_user_id
 from provisioner.services import sealed
 from provisioner.services.crashpoints import reach
 from provisioner.services.platform import Platform
@@ -163,32 +163,64 @@ class Effects:
 
     async def restore(self) -> int:
         """Tell every broker of every user it must know; for brokers that forget when they stop. Those whose broker
-        cannot be told now are told by ``run``; returns how many were told."""
-        told, after = 0, None
-        while True:
-            page = await self._platform.store.page(AccountUser, after=after, limit=500)
-            told += await self._restore([user.id for user in page.items if user.broker in self._platform.brokers])
-            if (after := page.after) is None:
-                return told
+        cannot be told now are told by ``run``; returns how many were told.
+
+        For the start alone: what was read is told as it is, since no door of ours is open to change it."""
+        owed = await self._restore_owed()
+        told = len(owed - self._unrestored)
+        async for users in _pages(self._platform.store, AccountUser):
+            told += await self._restore_confirmed([user for user in users if user.id not in owed])
+        if self._platform.gates is not None:  # one of the others may have granted meanwhile
+            await self._restore_owed()
+        return told
+
+    async def _restore_owed(self) -> set[str]:
+        """Those whose device was not seen yet, with their clear password; returns their ids."""
+        owed: set[str] = set()
+        where = {"state": RequestState.GRANTED.value}
+        async for requests in _pages(self._platform.store, ProvisionRequest, where):
+            ids = [account_user_id(each.account, each.grant.username) for each in requests if each.grant]
+            await self._restore(ids)
+            owed.update(ids)
+        return owed
 
     async def _restore(self, ids: Sequence[str]) -> int:
-        errors: dict[str, Unavailable] = {}
-
-        async def attempt(id: str) -> None:
+        async def bring(id: str) -> None:
             async with self._lock(id):
                 user = await self._platform.store.get(AccountUser, id)
-                if user is None:
-                    return
-                try:
+                if user is not None and user.broker in self._platform.brokers:
                     await self._tell(user.broker, await self.broker_user(user))
-                except Unavailable as error:
-                    errors[id] = error
 
-        await _together(attempt(id) for id in ids)
-        self._unrestored = (self._unrestored - set(ids)) | errors.keys()
+        return await self._told({id: bring(id) for id in ids})
+
+    async def _restore_confirmed(self, users: Sequence[AccountUser]) -> int:
+        """Nobody keeps their passwords: what their broker must know of them is in the user and its account."""
+        here = [user for user in users if user.broker in self._platform.brokers]
+        accounts = {id: await self._platform.store.get(Account, id) for id in {user.account for user in here}}
+
+        async def bring(user: AccountUser) -> None:
+            account = accounts[user.account]
+            enabled = user.enabled and account is not None and account.enabled
+            await self._tell(user.broker, _as_known(user, None, enabled=enabled))
+
+        return await self._told({user.id: bring(user) for user in here})
+
+    async def _told(self, work: Mapping[str, Awaitable[None]]) -> int:
+        """How many could be told, of work by the id of its user; ``run`` tries the others again."""
+        errors: dict[str, Unavailable] = {}
+
+        async def attempt(id: str, telling: Awaitable[None]) -> None:
+            try:
+                await telling
+            except Unavailable as error:
+                errors[id] = error
+
+        await _together(attempt(id, telling) for id, telling in work.items())
+        self._unrestored -= work.keys()
+        self._unrestored |= errors.keys()
         if errors:
             log.warning("%d account users wait for their broker: %s", len(errors), next(iter(errors.values())))
-        return len(ids) - len(errors)
+        return len(work) - len(errors)
 
     async def run(self) -> None:
         """Finish what is left over, now and then; until cancelled."""
@@ -227,6 +259,16 @@ class Effects:
             await self._platform.store.commit(Unit(changes=[Delete(effect)]))
         except (Conflict, Unavailable) as error:
             log.debug("effect %s stays: %s", effect.id, type(error).__name__)
+
+
+async def _pages(store: Store, noun: type[N], where: Mapping[str, str] | None = None) -> AsyncIterator[Sequence[N]]:
+    """All records of the kind, some hundred at a time."""
+    after: str | None = None
+    while True:
+        page = await store.page(noun, where=where, after=after, limit=_TOGETHER_MAX)
+        yield page.items
+        if (after := page.after) is None:
+            return
 
 
 async def _together(work: Iterable[Awaitable[None]]) -> None:

@@ -141,6 +141,44 @@ async def test_the_start_tells_every_broker_all_that_it_must_know(world: World) 
 
 
 @in_world
+async def test_the_start_reads_users_by_the_page(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F-31: beyond pages of users, one read an account and two for each device that was not seen yet."""
+    await world.account("globex", broker="other")
+    for n in range(12):
+        await world.confirmed(await world.request(f"gw{n}", account="globex" if n % 2 else "acme"))
+    owed = await world.granted(await world.request("gw99"))
+    reads: list[str] = []
+    for name in ("get", "find"):
+        genuine = getattr(world.store, name)
+
+        def read(noun: Any, *asked: Any, genuine: Any = genuine, name: str = name) -> Any:
+            reads.append(f"{name} {noun.kind}")
+            return genuine(noun, *asked)
+
+        monkeypatch.setattr(world.store, name, read)
+    assert await world.effects.restore() == 13
+    assert sorted(reads) == ["find request"] + ["get account"] * 3 + ["get account_user"]
+    assert world.broker.connect(owed)
+
+
+@in_world
+async def test_a_user_owed_its_password_is_told_with_it_or_not_at_all(world: World) -> None:
+    """F-25: a broker that fails for the moment is not told of that user without its password a moment later."""
+    await world.granted(await world.request("gw1"))
+    world.broker.known.clear()
+
+    async def fail_once() -> None:
+        world.broker.before_put = None
+        raise Unavailable("for a moment")
+
+    world.broker.before_put = fail_once
+    assert await world.effects.restore() == 0
+    assert world.broker.known == {}
+    await world.effects.catch_up()
+    assert [user.password is not None for user in world.broker.known.values()] == [True]
+
+
+@in_world
 async def test_a_broker_that_is_away_at_the_start_is_told_when_it_is_back(world: World) -> None:
     """F-25, F-27: the start neither fails nor forgets; who was revoked meanwhile is not brought."""
     granted = await world.granted(await world.request("gw1"))
