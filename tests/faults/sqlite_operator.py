@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from provisioner.model.device import Device
-from provisioner.model.errors import FleetgateError
+from provisioner.model.errors import FleetgateError, Unavailable
 from provisioner.model.ports import Put, Unit
 from provisioner.store.schema import SCHEMA, Schema
 from provisioner.store.sql.migrate import STEPS
@@ -86,7 +86,11 @@ async def health(store: SqliteStore) -> None:
 
 
 async def operate(path: Path, *, later: bool) -> None:
-    store = await opened(path, later=later)
+    try:
+        store = await opened(path, later=later)
+    except Unavailable as error:
+        print(f"Unavailable: {error}", flush=True)
+        sys.exit(1)
     print("open", flush=True)
     for line in sys.stdin:
         verb, _, number = line.strip().partition(" ")

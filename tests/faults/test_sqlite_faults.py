@@ -150,6 +150,7 @@ def test_f42_a_store_that_cannot_be_opened_is_unavailable(tmp_path: Path, fault:
     path = tmp_path / "store.db"
     disk.fail(fault)
     operator = Operator(path, environment=disk.environment)
+    assert operator.heard().startswith("Unavailable: cannot open the store")
     assert operator.child.wait(20) == 1
     operator.kill()
     disk.recover()

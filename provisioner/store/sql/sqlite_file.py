@@ -74,16 +74,20 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _migrate(connection: sqlite3.Connection, schema: Schema, steps: Sequence[Path] | None) -> None:
-    """In one transaction: after a crash the schema is the old one or the new one."""
+    """In one transaction: after a crash the schema is the old one or the new one. Raises sqlite3.Error."""
     from sqlalchemy import create_engine, event
+    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import StaticPool
 
     from provisioner.store.sql.migrate import STEPS, migrate
 
     engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
     event.listen(engine, "begin", lambda begun: begun.exec_driver_sql("BEGIN IMMEDIATE"))
-    with engine.begin() as begun:
-        migrate(begun, schema, STEPS if steps is None else steps)
+    try:
+        with engine.begin() as begun:
+            migrate(begun, schema, STEPS if steps is None else steps)
+    except DBAPIError as error:
+        raise (error.orig or error) from None
 
 
 def reason(error: Exception) -> str:
