@@ -36,6 +36,10 @@ class Header:
     audit_seq: int
     schema: int = SCHEMA.version
 
+    def __post_init__(self) -> None:
+        if not all(type(number) is int and number >= 0 for number in (self.epoch, self.audit_seq, self.schema)):
+            raise ValueError("epoch, audit_seq and schema are numbers")
+
 
 async def write_backup(
     path: Path, header: Header, stream: AsyncIterator[Part], disk: Disk | None = None
@@ -117,7 +121,7 @@ class Backup:
                 header = _header(path, text)
                 schema.check(header.schema)
             elif word == END.decode():
-                end = {kind: Summary(**summary) for kind, summary in orjson.loads(text).items()}
+                end = _end(path, number, text)
             else:
                 tally.add(word, [text])
         summaries = tally.summaries()
@@ -145,7 +149,7 @@ class Backup:
         rows: Rows = {kind: [] for kind in (*(noun.kind for noun in self.schema.nouns), AuditEvent.kind)}
         for word, text in _lines(self.path):
             if word not in (MAGIC.decode(), END.decode()):
-                rows[word].append(orjson.loads(text))
+                rows.setdefault(word, []).append(orjson.loads(text))
         for kind, table in self.schema.migrated(rows, self.header.schema).items():
             for start in range(0, len(table), TOGETHER):
                 yield self._part(kind, table[start : start + TOGETHER])
@@ -176,6 +180,13 @@ def _header(path: Path, text: bytes) -> Header:
         return records.load(Header, orjson.loads(text))
     except (TypeError, ValueError):
         raise _damaged(path, 1) from None
+
+
+def _end(path: Path, number: int, text: bytes) -> Mapping[str, Summary]:
+    try:
+        return {kind: Summary(**summary) for kind, summary in orjson.loads(text).items()}
+    except (TypeError, ValueError, AttributeError):
+        raise _damaged(path, number) from None
 
 
 def _damaged(path: Path, number: int) -> InvalidInput:

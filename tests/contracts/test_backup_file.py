@@ -95,6 +95,9 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     ),
     "two in one": lambda text: text + text,
     "no JSON": lambda text: text.replace(b'fleetgate-backup {"', b"fleetgate-backup {", 1),
+    "no JSON at its end": lambda text: cut(text) + b"end {\n",
+    "no summaries at its end": lambda text: cut(text) + b'end {"request":[1]}\n',
+    "an epoch that is no number": lambda text: text.replace(b'"epoch":1', b'"epoch":"1"', 1),
 }
 
 
