@@ -49,6 +49,9 @@ class WebSocketLayer:
                 self._output += self._websocket.send(error.event_hint)
             self._is_ended = True
             raise LayerBroken("websocket_malformed") from None
+        except UnicodeError:  # wsproto lets it out for a header that is not ASCII
+            self._is_ended = True
+            raise LayerBroken("websocket_malformed") from None
         except LocalProtocolError:
             self._is_ended = True
             raise LayerBroken("websocket_closed") from None

@@ -234,11 +234,19 @@ def test_websocket_text_frames_end_the_connection(house: House) -> None:
 
 @pytest.mark.parametrize(
     "garbage",
-    [encode(Connect("gw"), V311), b"GET / HTTP/1.1\r\n\r\n", b"GET /mqtt HTTP/1.1\r\nX: " + b"a" * 40_000],
-    ids=["mqtt", "http", "endless-header"],
+    [
+        encode(Connect("gw"), V311),
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET /mqtt HTTP/1.1\r\nX: " + b"a" * 40_000,
+        b"GET /mqtt HTTP/1.1\r\nHost: x\r\nConnection: \xe9\r\n\r\n",
+        b"GET /mqtt HTTP/1.1\r\nHost: \xe9\r\n\r\n",
+        b"GET /mqtt HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Protocol: mqtt, \xe9\r\n\r\n",
+    ],
+    ids=["mqtt", "http", "endless-header", "connection-not-ascii", "host-not-ascii", "subprotocol-not-ascii"],
 )
 def test_garbage_on_a_websocket_port_is_cut(house: House, garbage: bytes) -> None:
-    """F-36, F-38: plain MQTT, plain HTTP and endless headers are answered at most with an error, and closed."""
+    """F-36, F-38: plain MQTT, plain HTTP, endless headers and headers beyond ASCII are answered at most with an error,
+    and closed."""
     peer = dial(house.gate.ports["ws"])
     peer.sendall(garbage)
     answer = b""
