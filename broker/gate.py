@@ -47,7 +47,7 @@ class Gate:
     async def start(self) -> None:
         """Listen. Raises OSError when a port is taken; nothing listens then."""
         limits = fitted(self._limits, open_files_max())
-        if limits != self._limits:
+        if limits.connections_max < self._limits.connections_max:
             logger.warning("few open files are allowed: the gate takes at most %d connections", limits.connections_max)
         hall = self._hall = Hall(self._application, limits, self._clock, asyncio.get_running_loop())
         try:

@@ -28,7 +28,7 @@ class GateLimits:
     connections_max: int = 16_000
     """Open sockets, strangers included; one more is told "server unavailable" (v5 0x97)."""
     unauthenticated_max: int = 12_000
-    """Sockets without an accepted CONNECT. When all are taken, the oldest stranger makes room."""
+    """Sockets without an accepted CONNECT. When all are taken, the oldest stranger makes room. See ``fitted``."""
     unauthenticated_protected_s: float = 2.0
     """A younger stranger is not displaced; the newcomer is turned away instead."""
     turned_away_max: int = 1_000
@@ -82,10 +82,16 @@ class GateLimits:
 
 
 def fitted(limits: GateLimits, open_files_max: int) -> GateLimits:
-    """Limits that leave the rest of the process its files: a socket too many would fail a store or a log instead."""
+    """Limits that leave the rest of the process its files: a socket too many would fail a store or a log instead.
+    And strangers get three quarters of the places at most, for nobody makes room where all places are taken."""
     turned_away_max = max(1, min(limits.turned_away_max, open_files_max // 10))
     connections_max = max(1, min(limits.connections_max, open_files_max - turned_away_max - FILES_RESERVED))
-    return replace(limits, turned_away_max=turned_away_max, connections_max=connections_max)
+    return replace(
+        limits,
+        turned_away_max=turned_away_max,
+        connections_max=connections_max,
+        unauthenticated_max=min(limits.unauthenticated_max, max(1, connections_max * 3 // 4)),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -232,10 +232,12 @@ def test_limits_check_themselves() -> None:
 
 @given(st.integers(100, 2_000_000))
 def test_f34_sockets_leave_files_for_the_rest_of_the_process(open_files_max: int) -> None:
-    """F-34: with few files allowed the gate takes fewer connections, with many it takes what its limits say."""
+    """F-34: with few files allowed the gate takes fewer connections, and not all of strangers; with many, what its
+    limits say."""
     limits = fitted(LIMITS, open_files_max)
     sockets = limits.connections_max + limits.turned_away_max
     assert limits.connections_max == 1 or sockets + FILES_RESERVED <= open_files_max
+    assert limits.connections_max == 1 or limits.unauthenticated_max < limits.connections_max
     if open_files_max >= 30_000:
         assert limits == LIMITS
 

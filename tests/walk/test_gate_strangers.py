@@ -69,6 +69,19 @@ def test_f34_slow_strangers_make_room_for_devices() -> None:
         assert "displaced" in house.application.reasons("connect.timeout")
 
 
+def test_f34_a_small_gate_keeps_places_for_devices_too() -> None:
+    """F-34: where a site allows fewer connections, or the system fewer files, strangers still cannot sit on all."""
+    limits = GateLimits(connections_max=8, unauthenticated_protected_s=0.05)
+    with running_gate(limits) as house:
+        strangers(house, 8, b"\x10")
+
+        def gets_in() -> bool:
+            with Peer(house.gate.ports["plain"]) as peer:
+                return peer.connect("gw") == 0
+
+        until(gets_in, "the device gets in")
+
+
 @pytest.mark.parametrize(("version", "code"), [(V311, 3), (V5, 0x97)])
 def test_f35_a_full_gate_says_so(version: Version, code: int) -> None:
     """F-35: one connection too many is answered "server unavailable" and closed, never left hanging."""
