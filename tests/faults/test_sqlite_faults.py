@@ -159,13 +159,16 @@ def test_f42_a_store_that_cannot_be_opened_is_unavailable(tmp_path: Path, fault:
 
 
 def test_a_slow_disk_is_shared_by_all_who_wait(tmp_path: Path) -> None:
-    """D9: where a flush takes 3 ms, fifty callers together make at least 1,000 commits a second."""
+    """D9: where a flush takes 3 ms, fifty callers together make at least 1,000 commits a second: in the time of the
+    flushes that they need and of their own work, however busy the machine is."""
     disk = BadDisk(tmp_path, flush_s=0.003)
     with Operator(tmp_path / "store.db", environment=disk.environment) as operator:
         began_s = time.monotonic()
         operator.ask("commit 1000000")
         assert time.monotonic() - began_s >= 0.003
-        assert 2_000 / float(operator.ask("walks 2000")) >= 1_000
+        flushes = disk.flushes
+        work_s = float(operator.ask("walks 2000"))
+        assert 2_000 / (work_s + (disk.flushes - flushes) * 0.003) >= 1_000
 
 
 def test_the_event_loop_waits_for_no_flush(tmp_path: Path) -> None:

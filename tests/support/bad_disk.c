@@ -1,6 +1,7 @@
 /* Stands between a program and its disk (LD_PRELOAD).
  *
  * BAD_DISK_FLUSH_US: how much longer every flush takes, in microseconds.
+ * BAD_DISK_FLUSHES: a file that grows by one byte with every flush.
  * BAD_DISK_FAULT: a file. While it is there, its first character says what fails: 'f' flushes, with EIO, 'w' writes that
  * have a position, with ENOSPC, 'r' the same with EROFS, as on a disk that was mounted again to be read only.
  */
@@ -27,8 +28,19 @@ static char fault(void) {
     return kind;
 }
 
+static void count_flush(void) {
+    const char *path = getenv("BAD_DISK_FLUSHES");
+    int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : -1;
+    if (fd >= 0) {
+        if (write(fd, "f", 1) != 1)
+            abort();
+        close(fd);
+    }
+}
+
 static int flush_fails(void) {
     const char *us = getenv("BAD_DISK_FLUSH_US");
+    count_flush();
     if (us) {
         long nanoseconds = atol(us) * 1000L;
         struct timespec pause = {nanoseconds / 1000000000L, nanoseconds % 1000000000L};
