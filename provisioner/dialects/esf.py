@@ -222,24 +222,28 @@ def components(configuration: Mapping[str, Any]) -> list[Component]:
     """The configuration as a gateway's components: nested names joined by dots, ``{"type", "value"}`` as stated.
 
     Raises MalformedConfiguration naming component, property and rule."""
-    return [Component(pid, dict(_properties("", properties))) for pid, properties in configuration.items()]
+    return [Component(pid, dict(_properties(pid, "", properties))) for pid, properties in configuration.items()]
 
 
-def _properties(prefix: str, properties: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _properties(pid: str, prefix: str, properties: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in properties.items():
         if not isinstance(value, Mapping):
             yield prefix + name, value
         elif value.keys() == {"type", "value"}:
-            yield prefix + name, _stated(prefix + name, value)
+            yield prefix + name, _stated(f"{pid!r}: {prefix + name!r}", value)
         else:
-            yield from _properties(f"{prefix}{name}.", value)
+            yield from _properties(pid, f"{prefix}{name}.", value)
 
 
-def _stated(name: str, value: Mapping[str, Any]) -> Typed:
+def _stated(where: str, value: Mapping[str, Any]) -> Typed:
     try:
-        return Typed(PropertyType(value["type"]), value["value"])
+        kind = PropertyType(value["type"])
     except ValueError:
-        raise MalformedConfiguration(f"{name!r}: type must be one of {', '.join(PropertyType)}") from None
+        raise MalformedConfiguration(f"{where}: type must be one of {', '.join(PropertyType)}") from None
+    try:
+        return Typed(kind, value["value"])
+    except MalformedConfiguration as misfit:
+        raise MalformedConfiguration(f"{where}: {misfit}") from None
 
 
 def _is_id(text: str) -> bool:

@@ -209,6 +209,17 @@ def test_a_configuration_that_a_gateway_cannot_carry_fails_after_the_reply(bad: 
     assert "'x'" in exchange.failure
 
 
+def test_a_value_that_its_stated_type_cannot_hold_is_told_from_an_unknown_type() -> None:
+    """EC-27: the administrator learns component, property and rule, and is not sent to look at a right type."""
+    misfit = {"poll": {"rate": {"type": "Byte", "value": 300}}}
+    exchange, _ = start(granted(configuration={"org.example.A": misfit}))
+    assert exchange.failure == "configuration: 'org.example.A': 'poll.rate': a int does not fit type Byte"
+    unknown = {"poll": {"rate": {"type": "Tall", "value": 1}}}
+    exchange, _ = start(granted(configuration={"org.example.A": unknown}))
+    assert exchange.failure is not None
+    assert exchange.failure.startswith("configuration: 'org.example.A': 'poll.rate': type must be one of String, Long,")
+
+
 @pytest.mark.parametrize("refusal", [400, 404, 500])
 def test_a_gateway_that_refuses_ends_the_delivery(refusal: int) -> None:
     """EC-34: not taken, with the step, the code and the gateway's words."""
