@@ -7,10 +7,11 @@ The first line is ``fleetgate-backup`` and a header as JSON, then one line a rec
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import orjson
 
@@ -22,6 +23,9 @@ from provisioner.model.records import Row
 from provisioner.store.disk import Disk, forget, open_private, sync_directory
 from provisioner.store.schema import SCHEMA, Rows, Schema, to_json
 from provisioner.store.whole import Part, Summary, Tally
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAGIC, END = b"fleetgate-backup", b"end"
 TOGETHER = 500
@@ -48,19 +52,19 @@ async def write_backup(
     disk = disk or Disk()
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        fd = await asyncio.to_thread(_begin, path, fresh)
+        fd = _begin(path, fresh)  # here, so that nobody who gives up meanwhile leaves it open
     except OSError as error:
         raise Unavailable(f"the backup {path} could not be written: {error.strerror}") from None
     try:
         tally = Tally()
-        await asyncio.to_thread(disk.write, fd, b"%s %s\n" % (MAGIC, to_json(header)))
+        await _in_thread(disk.write, fd, b"%s %s\n" % (MAGIC, to_json(header)))
         async for part in stream:
             lines, kind = part.lines(), part.kind.encode()
             tally.add(part.kind, lines)
-            await asyncio.to_thread(disk.write, fd, b"".join(b"%s %s\n" % (kind, line) for line in lines))
+            await _in_thread(disk.write, fd, b"".join(b"%s %s\n" % (kind, line) for line in lines))
         summaries = tally.summaries()
-        await asyncio.to_thread(_finish, disk, fd, summaries)
-        await asyncio.to_thread(_name, disk, fresh, path)
+        await _in_thread(_finish, disk, fd, summaries)
+        await _in_thread(_name, disk, fresh, path)
     except BaseException as error:
         forget(fresh)
         if isinstance(error, OSError):
@@ -69,6 +73,16 @@ async def write_backup(
     finally:
         os.close(fd)
     return summaries
+
+
+async def _in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Whoever gives up waits until the thread is done with the descriptor: once closed, its number may be another's."""
+    work = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
 
 
 def _begin(path: Path, fresh: Path) -> int:

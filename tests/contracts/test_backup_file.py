@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,44 @@ async def test_f_42_a_full_disk_leaves_no_half_backup(tmp_path: Path) -> None:
         assert names(tmp_path) == ["source"]
         await write_backup(tmp_path / "backup", header, parts(store, moment))
     assert (await Backup.open(tmp_path / "backup")).header == header
+    await store.close()
+
+
+class StuckDisk(Disk):
+    """Its writes begin, and end when they are let."""
+
+    def __init__(self) -> None:
+        self.began, self.goes_on = threading.Event(), threading.Event()
+        self.written_to: list[int] = []
+
+    def write(self, fd: int, data: bytes) -> None:
+        self.began.set()
+        assert self.goes_on.wait(10)
+        self.written_to.append(os.fstat(fd).st_ino)
+
+
+def inode_of_the_unfinished(folder: Path) -> int:
+    (fresh,) = folder.glob(".backup.*.tmp")
+    return fresh.stat().st_ino
+
+
+@in_loop
+async def test_f_39_a_backup_that_is_given_up_writes_to_nothing_else(tmp_path: Path) -> None:
+    """F-39: its descriptor is closed once nothing is written to it any more, for its number may soon be a device's."""
+    store, disk = await TinyDbStore.open(tmp_path / "source"), StuckDisk()
+    async with store.moment() as moment:
+        header = Header(made_at=NOON, epoch=1, audit_seq=0)
+        writing = asyncio.ensure_future(write_backup(tmp_path / "backup", header, parts(store, moment), disk))
+        await asyncio.to_thread(disk.began.wait, 10)
+        inode = inode_of_the_unfinished(tmp_path)
+        writing.cancel()
+        done, _ = await asyncio.wait([writing], timeout=0.05)
+        disk.goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+    assert not done
+    assert disk.written_to == [inode]
+    assert names(tmp_path) == ["source"]
     await store.close()
 
 
