@@ -85,14 +85,10 @@ class Service:
             await self.sole.take()
         if self.following is not None:
             await self.following.start()
-        for broker in self.platform.brokers.values():
-            await broker.start(self.confirmation.seen)
-        restored = await self.effects.restore()
-        left = await self.effects.finish_left_over()
+        await self._start_brokers()
         if (logins := self.platform.link_logins) is not None:
             await logins.start()
             self._tasks.append(asyncio.create_task(logins.run(), name="logins"))
-        log.info("restored %d account users, %d effects wait", restored, left)
         for name, work in (
             *self._among_gates(),
             ("audit", self.platform.audit.run()),
@@ -106,6 +102,20 @@ class Service:
         await self.admin_gate.start()
         self._tasks.append(asyncio.create_task(self.proving.run(), name="isolation"))
         _spare_the_collector()
+
+    async def _start_brokers(self) -> None:
+        """Those that have their users of us begin when they have all of them: who comes a moment earlier is not
+        refused, but finds nobody there and tries again."""
+        brokers = self.platform.brokers.values()
+        for broker in brokers:
+            if broker.capabilities().keeps_users:
+                await broker.start(self.confirmation.seen)
+        restored = await self.effects.restore()
+        for broker in brokers:
+            if not broker.capabilities().keeps_users:
+                await broker.start(self.confirmation.seen)
+        left = await self.effects.finish_left_over()
+        log.info("restored %d account users, %d effects wait", restored, left)
 
     def _among_gates(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
         if self.platform.gates is not None:

@@ -32,8 +32,9 @@ from provisioner.account_brokers.mosquitto_user_files import (
     WITH_GROUP,
     control_acl,
 )
+from provisioner.model.capabilities import Capabilities
 from provisioner.model.errors import Conflict, Unavailable
-from provisioner.model.ports import BrokerUser, Capabilities, Sighting
+from provisioner.model.ports import BrokerUser, Sighting
 
 _log = logging.getLogger(__name__)
 

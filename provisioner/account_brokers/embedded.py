@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from provisioner.account_brokers.user_book import UserBook, Verify
-from provisioner.model.ports import BrokerUser, Capabilities, Sighting
+from provisioner.model.capabilities import Capabilities
+from provisioner.model.ports import BrokerUser, Sighting
 from provisioner.model.topics import DeviceTopics
 
 _log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class EmbeddedAccountBroker:
         return self._name
 
     def capabilities(self) -> Capabilities:
-        return Capabilities(kicks=True, reports_sightings=True, refuses_subscribe=True, mqtt5=False)
+        return Capabilities(kicks=True, reports_sightings=True, refuses_subscribe=True, mqtt5=False, keeps_users=False)
 
     async def start(self, seen: Callable[[Sighting], None]) -> None:
         self._sighted = seen

@@ -27,8 +27,9 @@ from provisioner.account_brokers.http_server import Handler
 from provisioner.account_brokers.management import Management
 from provisioner.account_brokers.seats import Seats
 from provisioner.account_brokers.user_book import UserBook, Verify
+from provisioner.model.capabilities import Capabilities
 from provisioner.model.errors import Unavailable
-from provisioner.model.ports import BrokerUser, Capabilities, Sighting
+from provisioner.model.ports import BrokerUser, Sighting
 from provisioner.model.secret import Secret
 from provisioner.model.topics import DeviceTopics
 
@@ -76,6 +77,7 @@ class HttpCallbackBroker:
         self._book = UserBook(verify, shared_client_ids=True)
         self._server = serve(self.handle)
         self._seats = Seats()
+        self._is_asked = False
         self._sighted: Callable[[Sighting], None] = _nobody
         self._others: Others | None = None
         self._make_certain: Callable[[Sighting], Awaitable[None]] | None = None
@@ -96,10 +98,11 @@ class HttpCallbackBroker:
             mqtt5=self._format.mqtt5,
             client_id_forbidden=self._format.client_id_forbidden,
             client_ids_shared=True,
+            keeps_users=False,
         )
 
     async def start(self, seen: Callable[[Sighting], None]) -> None:
-        self._sighted = seen
+        self._sighted, self._is_asked = seen, True
         await self._server.start()
 
     def one_of_many(
@@ -129,13 +132,16 @@ class HttpCallbackBroker:
 
     async def put_user(self, user: BrokerUser) -> None:
         """As the port says; Conflict when another account on this broker has the username or the client id. Unavailable
-        when a connection that has become unlawful cannot be cut now; the next login is refused all the same."""
+        when a connection that has become unlawful cannot be cut now; the next login is refused all the same.
+
+        Before the start nobody is cut, so that a broker whose management is away does not hold it up: whoever was left
+        to be cut is put once more by the effect that says so."""
         if any(c in user.client_id for c in self._format.client_id_forbidden):
             raise Unavailable(f"a client id with one of {self._format.client_id_forbidden!r} cannot be on {self._name}")
         self._book.put(user)
         if self._tell is not None:
             await self._tell(user.account, user.username, user)
-        if not user.enabled:
+        if not user.enabled and self._is_asked:
             await self._cut(user.account, user.username)
         await self._cut_unlawful(user)
 

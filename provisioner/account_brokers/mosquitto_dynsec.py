@@ -18,8 +18,9 @@ from provisioner.account_brokers.mosquitto_link import ControlAddress, Mosquitto
 from provisioner.account_brokers.mosquitto_log import NOTICES, Arrived
 from provisioner.account_brokers.mosquitto_presence import Awaited, Presence
 from provisioner.model import names
+from provisioner.model.capabilities import Capabilities
 from provisioner.model.errors import Conflict, Unavailable
-from provisioner.model.ports import BrokerUser, Capabilities, Sighting
+from provisioner.model.ports import BrokerUser, Sighting
 from provisioner.model.topics import DeviceTopics
 
 _log = logging.getLogger(__name__)

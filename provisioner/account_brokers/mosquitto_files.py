@@ -20,8 +20,9 @@ from provisioner.account_brokers.mosquitto_passwords import Reload, digest_match
 from provisioner.account_brokers.mosquitto_presence import Awaited, Presence
 from provisioner.account_brokers.mosquitto_user_files import MARKS, KnownUser, UserFiles
 from provisioner.model import names
+from provisioner.model.capabilities import Capabilities
 from provisioner.model.errors import Conflict, Unavailable
-from provisioner.model.ports import BrokerUser, Capabilities, Sighting
+from provisioner.model.ports import BrokerUser, Sighting
 
 _log = logging.getLogger(__name__)
 

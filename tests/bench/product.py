@@ -18,7 +18,8 @@ from provisioner import app
 from provisioner.config import Settings
 from provisioner.doors import installation
 from provisioner.model.account import Account
-from provisioner.model.ports import BrokerUser, Capabilities, Put, Sighting, Store, Unit
+from provisioner.model.capabilities import Capabilities
+from provisioner.model.ports import BrokerUser, Put, Sighting, Store, Unit
 from provisioner.model.request import ProvisionRequest
 from provisioner.services.accounts import Accounts
 from provisioner.services.request_import import RequestImport

@@ -4,7 +4,7 @@ import base64
 import http.client
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from provisioner.account_brokers.callback_values import CallbackFormat
 from provisioner.account_brokers.http_callback import HttpCallbackBroker
 from provisioner.account_brokers.http_server import Handler, HttpLimits, HttpServer
 from provisioner.model.errors import Unavailable
-from provisioner.model.ports import Sighting
+from provisioner.model.ports import BrokerUser, Sighting
 from provisioner.model.secret import Secret
 from tests.contracts.account_broker_stage import LoopThread, verify
 
@@ -71,7 +71,10 @@ class Site:
 
 
 @contextmanager
-def site(format: CallbackFormat, limits: HttpLimits | None = None) -> Iterator[Site]:
+def site(
+    format: CallbackFormat, limits: HttpLimits | None = None, *, before: Sequence[BrokerUser] = ()
+) -> Iterator[Site]:
+    """before: users that are put before it begins."""
     loop, cuts, sightings = LoopThread(), Cuts(), list[Sighting]()
     made: list[HttpServer] = []
 
@@ -83,6 +86,8 @@ def site(format: CallbackFormat, limits: HttpLimits | None = None) -> Iterator[S
         "asked", format, serve, verify, lambda: datetime.now(UTC), secret=Secret(SECRET), management=cuts
     )
     try:
+        for each in before:
+            loop.run(broker.put_user(each))
         loop.run(broker.start(sightings.append))
         yield Site(broker, made[0], loop, cuts, sightings)
         loop.run(broker.stop())

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from provisioner.model.ports import AccountBroker, BrokerUser, Capabilities, Sighting
+from provisioner.model.capabilities import Capabilities
+from provisioner.model.ports import AccountBroker, BrokerUser, Sighting
 from tests.contracts.account_broker_stage import LoopThread, closing_devices
 from tests.contracts.mosquitto_stage import MosquittoStage
 from tests.contracts.mqtt_device import Device

@@ -93,6 +93,29 @@ def test_it_is_an_account_broker() -> None:
     assert server.kick("acme/gw1") is False
 
 
+def test_users_are_put_before_it_begins() -> None:
+    """F-31: it keeps no users, so it takes them while nobody can reach it; the first who comes is let in."""
+
+    async def begin(broker: EmbeddedAccountBroker) -> None:
+        await broker.put_user(user(1))
+        await broker.put_user(user(2))
+        await broker.remove_user("acme", "user-2")
+        await broker.start(lambda sighting: None)
+
+    loop = LoopThread()
+    server: EmbeddedBroker[DeviceLogin] = EmbeddedBroker(port=0)
+    broker = EmbeddedAccountBroker("embedded", server, verify)
+    try:
+        assert broker.capabilities().keeps_users is False
+        loop.run(begin(broker))
+        with closing_devices(Stage(broker, server.address, loop, [])) as stage:
+            assert stage.of(user(1)).connect() == ACCEPTED
+            assert stage.of(user(2)).connect() in REFUSED
+        loop.run(broker.stop())
+    finally:
+        loop.close()
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1", "broker.example"])
 def test_it_binds_loopback_only(host: str) -> None:
     """D2: the evaluation broker cannot be put on a network by a setting."""

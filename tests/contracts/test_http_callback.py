@@ -125,6 +125,19 @@ def test_a_new_device_cuts_who_sits_on_its_client_id(rabbit: Site) -> None:
     assert rabbit.form("/vhost", username="user-2", vhost="/", client_id="gw3") == b"deny"
 
 
+def test_users_are_put_before_it_is_asked() -> None:
+    """F-31, F-08: it keeps no users, so it takes them before anybody can ask; nobody is cut for that, but whoever is
+    put out again afterwards is."""
+    shut_out = user(2, enabled=False)
+    with site(RabbitMq(), before=(user(1), shut_out)) as rabbit:
+        assert rabbit.broker.capabilities().keeps_users is False
+        assert rabbit.form("/user", **LOGIN) == b"allow"
+        assert rabbit.form("/user", **LOGIN | {"username": "user-2", "password": "Pass-word-2"}) == b"deny"
+        assert rabbit.cuts.made == []
+        rabbit.loop.run(rabbit.broker.put_user(shut_out))
+        assert rabbit.cuts.made == [("user-2", None)]
+
+
 def test_the_port_is_kept(rabbit: Site) -> None:
     """The adapter has the shape of the port; a username belongs to one account; it says what it cannot do."""
     broker: AccountBroker = rabbit.broker

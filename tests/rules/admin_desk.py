@@ -14,10 +14,11 @@ import pytest
 from provisioner.authority.local_ca import LocalAuthority
 from provisioner.dialects.json_v1 import JsonV1
 from provisioner.doors.control import Control
+from provisioner.model.capabilities import Capabilities
 from provisioner.model.errors import Unavailable
 from provisioner.model.messages import Answer, ProvisionMessage, Status
 from provisioner.model.policy import Policy
-from provisioner.model.ports import BrokerUser, Capabilities, Sighting
+from provisioner.model.ports import BrokerUser, Sighting
 from provisioner.model.request import ProvisionRequest
 from provisioner.model.secret import Secret
 from provisioner.services.accounts import Accounts

@@ -17,13 +17,14 @@ from provisioner.authority.local_ca import LocalAuthority
 from provisioner.dialects.json_v1 import JsonV1
 from provisioner.model.account import Account
 from provisioner.model.audit import AuditEvent
+from provisioner.model.capabilities import Capabilities
 from provisioner.model.coupling import may_connect
 from provisioner.model.device import Device
 from provisioner.model.effect import Effect
 from provisioner.model.errors import Conflict, Unavailable
 from provisioner.model.messages import Answer, Delivery, ProvisionMessage, Status
 from provisioner.model.policy import Policy
-from provisioner.model.ports import BrokerUser, Capabilities, Noun, Sighting, Unit
+from provisioner.model.ports import BrokerUser, Noun, Sighting, Unit
 from provisioner.model.request import ProvisionRequest
 from provisioner.model.secret import Secret
 from provisioner.model.user import AccountUser, ProvisionUser, account_user_id

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.model.ports import BrokerUser, Capabilities, Sighting
+from provisioner.model.capabilities import Capabilities
+from provisioner.model.ports import BrokerUser, Sighting
 from provisioner.services.isolation import RULES
 from tests.support.device import Address
 from tests.support.in_process import READING, WRITING, InProcess, explained
