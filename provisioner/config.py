@@ -187,7 +187,7 @@ def read(path: Path, environment: Mapping[str, str] | None = None) -> Settings:
     values = _load(path)
     for name, text in (os.environ if environment is None else environment).items():
         if name.startswith(ENVIRONMENT_PREFIX):
-            _override(values, name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), text)
+            _override(values, name, text)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -199,7 +199,17 @@ def _problem(error: ErrorDetails) -> Problem:
     place = ".".join(map(str, error["loc"]))
     if error["type"] == "union_tag_invalid":
         return Problem(f"{place}.kind", f"must be one of {error['ctx']['expected_tags']}", "something else")
-    return Problem(place or "file", error["msg"], shape(error["input"]))
+    rule = _RULES.get(error["type"]) or error["msg"].replace("Input should be", "must be", 1)
+    return Problem(place or "file", rule, shape(error["input"]))
+
+
+_RULES = {
+    "extra_forbidden": "is not a setting; `fleetgate config schema` lists those that are",
+    "missing": "is required",
+    "path_type": "must be a path",
+    "model_type": "must be a mapping of settings",
+    "dataclass_type": "must be a mapping of settings",
+}
 
 
 def schema() -> dict[str, Any]:
@@ -217,22 +227,51 @@ def _load(path: Path) -> dict[str, Any]:
         raise InvalidInput([Problem(str(path), "must be a readable UTF-8 file", type(error).__name__)]) from None
     if len(text) > FILE_BYTES_MAX:
         raise InvalidInput([Problem(str(path), f"must be at most {FILE_BYTES_MAX:,} bytes", shape(text))])
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}" if mark else "the file"
-        raise InvalidInput([Problem(str(path), f"must be YAML: {where} is not", "something else")]) from None
+    values = _parse(text, str(path))
     if values is not None and not isinstance(values, dict):
         raise InvalidInput([Problem(str(path), "must hold a mapping of settings", shape(values))])
     return values or {}
 
 
-def _override(values: dict[str, Any], path: list[str], text: str) -> None:
+def _override(values: dict[str, Any], variable: str, text: str) -> None:
+    path = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
     for name in path[:-1]:
         below = values.setdefault(name, {})
         if not isinstance(below, dict):
             rule = "an environment variable can only override plain settings"
             raise InvalidInput([Problem(".".join(path), rule, shape(below))])
         values = below
-    values[path[-1]] = yaml.safe_load(text)
+    values[path[-1]] = _parse(text, variable)
+
+
+_TWICE = "a key stands twice"
+
+
+class _Loader(yaml.SafeLoader):
+    """A key that stands twice is refused: the second one would silently take the place of the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key, _ in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else key
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, _TWICE, key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def _parse(text: str, field: str) -> Any:
+    """YAML; the text of its parser's errors is left out, for it holds that of the file."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}" if mark else "the text"
+        rule = f"must name no key twice, as {where} does" if _is_twice(error) else f"must be YAML: {where} is not"
+        raise InvalidInput([Problem(field, rule, "something else")]) from None
+    except (ValueError, RecursionError):  # a date that the calendar lacks, brackets without end
+        raise InvalidInput([Problem(field, "must be YAML with plain values", "something else")]) from None
+
+
+def _is_twice(error: yaml.YAMLError) -> bool:
+    return getattr(error, "problem", None) == _TWICE

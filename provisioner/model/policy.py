@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 
 class AtStart(StrEnum):
@@ -14,10 +15,10 @@ class AtStart(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Units are in the names. ``client_id_scope`` is ``platform`` or ``account`` (EC-07)."""
+    """Units are in the names."""
 
     shared_credentials_require_key: bool = True
-    client_id_scope: str = "platform"
+    client_id_scope: Literal["platform", "account"] = "platform"  # EC-07: where one is taken once
     strict_mqtt31: bool = False
     refuse_case_variants: bool = True  # F-10: "Dev1" beside "dev1" in one account
     key_failures_backoff: int = 5  # F-18: from here on the request is throttled
