@@ -9,13 +9,18 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
+
 from provisioner.model.epoch import Epoch
 from provisioner.model.ports import Put, Store, Unit
 from provisioner.model.request import ProvisionRequest
 from provisioner.services import copying
+from provisioner.store.sql.postgres_options import PostgresOptions
+from provisioner.store.sql.postgres_store import PostgresStore
 from provisioner.store.sql.sqlite_store import SqliteStore
 from provisioner.store.tinydb_store import TinyDbStore
 from tests.contracts.store_values import NOON, event, one_of_each, walk_unit
+from tests.support.postgres import running_postgres
 
 GOLDEN = Path(__file__).parent / "golden"
 WALKS = 6
@@ -23,6 +28,22 @@ WALKS = 6
 
 def folder_of(schema: int) -> Path:
     return GOLDEN / f"schema-{schema}"
+
+
+def restore_tinydb(schema: int, target: Path) -> None:
+    shutil.copytree(folder_of(schema) / "tinydb", target)
+
+
+def restore_sqlite(schema: int, target: Path) -> None:
+    connection = sqlite3.connect(target)
+    connection.executescript((folder_of(schema) / "sqlite.sql").read_text())
+    connection.close()
+
+
+def restore_postgres(schema: int, options: PostgresOptions) -> None:
+    """options: of an empty database."""
+    with psycopg.connect(**options.keywords()) as connection:  # type: ignore[arg-type]  # the keywords are libpq's
+        connection.execute((folder_of(schema) / "postgresql.sql").read_bytes())
 
 
 async def fill(store: Store, first: int, count: int) -> None:
@@ -70,13 +91,29 @@ async def write_sqlite(target: Path) -> None:
         store = await SqliteStore.open(path)
         await fill_all(store)
         await store.close()
-        _dump(path, target)
+        _keep(sqlite_dump(path), target)
 
 
-def _dump(path: Path, target: Path) -> None:
+def _keep(text: str, target: Path) -> None:
+    target.write_text(text)
+
+
+def sqlite_dump(path: Path) -> str:
     connection = sqlite3.connect(path)
-    target.write_text("\n".join(connection.iterdump()) + "\n")
-    connection.close()
+    try:
+        return "\n".join(connection.iterdump()) + "\n"
+    finally:
+        connection.close()
+
+
+async def write_postgres(target: Path) -> None:
+    """As SQL as well."""
+    with running_postgres() as server:
+        options = server.options(server.empty_database())
+        store = await PostgresStore.open(options)
+        await fill_all(store)
+        await store.close()
+        _keep(server.dump(options.database), target)
 
 
 async def write_backup(target: Path) -> None:
@@ -91,6 +128,7 @@ async def write(schema: int) -> None:
     folder_of(schema).mkdir(parents=True)
     await write_tinydb(folder_of(schema) / "tinydb")
     await write_sqlite(folder_of(schema) / "sqlite.sql")
+    await write_postgres(folder_of(schema) / "postgresql.sql")
     await write_backup(folder_of(schema) / "backup.txt")
 
 

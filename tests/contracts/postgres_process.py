@@ -27,14 +27,25 @@ from tests.support.installation import ROOT
 
 def begin(options: PostgresOptions, *arguments: str) -> "subprocess.Popen[bytes]":
     """Start one; ``communicate`` waits for it."""
-    assert options.password is not None
-    told = asdict(replace(options, password=None)) | {"password": options.password.reveal()}
     command = [sys.executable, "-m", "tests.contracts.postgres_process", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin is not None
-    process.stdin.write(json.dumps(told).encode() + b"\n")
+    process.stdin.write(told(options))
     process.stdin.flush()
     return process
+
+
+def told(options: PostgresOptions) -> bytes:
+    """The line that ``told_options`` reads in a process."""
+    assert options.password is not None
+    return (
+        json.dumps(asdict(replace(options, password=None)) | {"password": options.password.reveal()}).encode() + b"\n"
+    )
+
+
+def told_options() -> PostgresOptions:
+    values = json.loads(sys.stdin.readline())
+    return PostgresOptions(**values | {"password": Secret(values["password"])})
 
 
 async def add(store: PostgresStore, id: str, times: int) -> None:
@@ -75,5 +86,4 @@ async def main(options: PostgresOptions, what: str, arguments: Sequence[str]) ->
 
 
 if __name__ == "__main__":
-    told = json.loads(sys.stdin.readline())
-    asyncio.run(main(PostgresOptions(**told | {"password": Secret(told["password"])}), sys.argv[1], sys.argv[2:]))
+    asyncio.run(main(told_options(), sys.argv[1], sys.argv[2:]))

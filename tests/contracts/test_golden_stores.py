@@ -1,7 +1,7 @@
 """F-44: stores as former programs left them are opened by this one, with all that is in them."""
 
 import shutil
-import sqlite3
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,12 +14,14 @@ from provisioner.services.copying import Place
 from provisioner.store.backup_file import Backup
 from provisioner.store.disk import Disk
 from provisioner.store.schema import SCHEMA, Schema
-from provisioner.store.sql.sqlite_store import SqliteStore
 from provisioner.store.tinydb_store import TinyDbStore
 from provisioner.store.whole import Summary, parts, tallied
+from tests.contracts.golden_places import GoldenPlace, PostgresPlace, SqlitePlace, TinyDbPlace
 from tests.contracts.golden_stores import NOON, fill_all, folder_of
+from tests.contracts.later_program import AFTER_THE_STEP, LATER, POINTS
 from tests.contracts.store_stage import in_loop
 from tests.contracts.store_values import walk_unit
+from tests.support.postgres import PostgresServer
 
 RELEASED = tuple(range(1, SCHEMA.version + 1))
 ROWS = 14  # of the audit log
@@ -53,18 +55,68 @@ async def check(store: Store, folder: Path, schema: int) -> None:
 @in_loop
 async def test_f_44_a_tinydb_store_of_a_former_program(tmp_path: Path, schema: int) -> None:
     """F-44: snapshot, journal and archive together, as a kill left them."""
-    shutil.copytree(folder_of(schema) / "tinydb", tmp_path / "store")
-    await check(await TinyDbStore.open(tmp_path / "store"), tmp_path, schema)
+    await check(await TinyDbPlace(tmp_path, schema).open(), tmp_path, schema)
 
 
 @pytest.mark.parametrize("schema", RELEASED)
 @in_loop
 async def test_f_44_a_sqlite_store_of_a_former_program(tmp_path: Path, schema: int) -> None:
-    """F-44: the tables and indexes of that time, which are those of PostgreSQL as well."""
-    connection = sqlite3.connect(tmp_path / "store.db")
-    connection.executescript((folder_of(schema) / "sqlite.sql").read_text())
-    connection.close()
-    await check(await SqliteStore.open(tmp_path / "store.db"), tmp_path, schema)
+    """F-44: its tables and indexes become those that a new store has today."""
+    place, fresh = SqlitePlace(tmp_path, schema), SqlitePlace(tmp_path / "fresh", None)
+    await check(await place.open(), tmp_path, schema)
+    await (await fresh.open()).close()
+    assert place.tables() == fresh.tables()
+
+
+@pytest.mark.parametrize("schema", RELEASED)
+@in_loop
+async def test_f_44_a_postgresql_store_of_a_former_program(
+    postgres: PostgresServer, tmp_path: Path, schema: int
+) -> None:
+    """F-44: its tables, indexes and the function that commits become those that a new store has today."""
+    place, fresh = PostgresPlace(postgres, schema), PostgresPlace(postgres, None)
+    await check(await place.open(), tmp_path, schema)
+    await (await fresh.open()).close()
+    assert place.tables() == fresh.tables()
+
+
+@pytest.mark.parametrize("schema", RELEASED)
+@pytest.mark.parametrize(("kind", "point"), [(kind, point) for kind, points in POINTS.items() for point in points])
+@in_loop
+async def test_f_44_a_migration_that_was_killed_is_none_or_whole(
+    request: pytest.FixtureRequest, tmp_path: Path, schema: int, kind: str, point: str
+) -> None:
+    """F-44: kill -9 in the middle of a migration leaves the store as it was, or migrated with all that is in it; the
+    next start of the new program completes it, and the old program does not misread it then."""
+    place = restored(kind, schema, request, tmp_path)
+    before = place.content()
+    assert place.migrate_later(die_at=point) == -signal.SIGKILL
+    assert (place.content() == before) == (point not in AFTER_THE_STEP)
+    await check(await place.open_later(), tmp_path, schema)
+    with pytest.raises(Unavailable, match=f"schema {LATER.version} and this program knows schema {SCHEMA.version}"):
+        await place.open()
+    if kind != "tinydb":
+        assert "ACME/GW1000" in str(place.content())
+
+
+@pytest.mark.parametrize("kind", POINTS)
+@in_loop
+async def test_f_44_the_former_program_goes_on_where_a_migration_was_killed(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    """F-44: whoever does not want the upgrade after that finds the store of before under the program of before."""
+    place = restored(kind, SCHEMA.version, request, tmp_path)
+    assert place.migrate_later(die_at="rows") == -signal.SIGKILL
+    await check(await place.open(), tmp_path, SCHEMA.version)
+
+
+def restored(kind: str, schema: int, request: pytest.FixtureRequest, folder: Path) -> GoldenPlace:
+    match kind:
+        case "tinydb":
+            return TinyDbPlace(folder, schema)
+        case "sqlite":
+            return SqlitePlace(folder, schema)
+    return PostgresPlace(request.getfixturevalue("postgres"), schema)
 
 
 @pytest.mark.parametrize("schema", RELEASED)

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -135,6 +136,13 @@ class PostgresServer:
         self.administer(_create(name, TEMPLATE))
         return name
 
+    def dump(self, database: str) -> str:
+        """Its content as SQL that any client can run, without what pg_dump says of itself and of its session."""
+        command = ["-h", self.folder, "-p", str(self.port), "-U", ADMIN]
+        told = self._run("pg_dump", *command, "--no-owner", "--no-privileges", "--inserts", database)
+        lines = re.sub(r"^(--|SET |SELECT pg_catalog\.set_config|\\).*\n", "", told.decode(), flags=re.M)
+        return re.sub(r"\n{3,}", "\n\n", lines).strip() + "\n"
+
     def cut_connections(self, database: str) -> None:
         """pg_terminate_backend on everything that is connected to it."""
         self.ask(
@@ -176,8 +184,9 @@ class PostgresServer:
         self.ask("SELECT pg_promote()")
         self.administer("ALTER SYSTEM SET synchronous_standby_names = ''", "SELECT pg_reload_conf()")
 
-    def _run(self, program: str, *arguments: str | Path) -> None:
-        subprocess.run([*self._as_user, PROGRAMS / program, *arguments], check=True, capture_output=True)
+    def _run(self, program: str, *arguments: str | Path) -> bytes:
+        command = [*self._as_user, PROGRAMS / program, *arguments]
+        return subprocess.run(command, check=True, capture_output=True).stdout
 
 
 def _create(name: str, template: str) -> sql.Composed:

@@ -1,7 +1,9 @@
 """The schema of a PostgreSQL database: looked at by every process that opens it, migrated by one."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 
@@ -16,14 +18,15 @@ LOCK = int.from_bytes(b"fleetgat", "big")
 _MIGRATION_S = 3600.0
 
 
-async def make_current(options: PostgresOptions, schema: Schema) -> None:
+async def make_current(options: PostgresOptions, schema: Schema, steps: Sequence[Path] | None) -> None:
     """F-44: bring the database to today's schema, once, however many processes want it at a time.
 
+    steps: folders of migrations, None: those of the program.
     Raises Unavailable: it cannot be reached or changed, or a newer program has migrated it."""
     version = await _version(options)
     schema.check(version)
     if version != schema.version:
-        await asyncio.to_thread(_migrate, options, schema)
+        await asyncio.to_thread(_migrate, options, schema, steps)
 
 
 async def _version(options: PostgresOptions) -> int:
@@ -40,20 +43,20 @@ async def _version(options: PostgresOptions) -> int:
         await connection.close()
 
 
-def _migrate(options: PostgresOptions, schema: Schema) -> None:
+def _migrate(options: PostgresOptions, schema: Schema, steps: Sequence[Path] | None) -> None:
     # SQLAlchemy and alembic take half a second to import, which a database of today's schema does not cost.
     from sqlalchemy import create_engine, text
     from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import NullPool
 
-    from provisioner.store.sql.migrate import migrate
+    from provisioner.store.sql.migrate import STEPS, migrate
 
     keywords = replace(options, statement_s=_MIGRATION_S).keywords()
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(**keywords), poolclass=NullPool)  # type: ignore[arg-type]  # the keywords are libpq's
     try:
         with engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-            migrate(connection, schema)
+            migrate(connection, schema, STEPS if steps is None else steps)
     except DBAPIError as error:
         raise _unavailable(options, error.orig) from None
     except psycopg.Error as error:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any, Self
 
 from provisioner.model import records
@@ -44,9 +45,14 @@ class PostgresStore:
         self._closed = False
 
     @classmethod
-    async def open(cls, options: PostgresOptions, *, schema: Schema = SCHEMA) -> Self:
-        """Raises Unavailable: the database cannot be reached, or is of a newer schema."""
-        await make_current(options, schema)
+    async def open(
+        cls, options: PostgresOptions, *, schema: Schema = SCHEMA, steps: Sequence[Path] | None = None
+    ) -> Self:
+        """Open the database and bring it to this program's schema.
+
+        steps: folders of migrations in place of the program's own.
+        Raises Unavailable: it cannot be reached, or is of a newer schema."""
+        await make_current(options, schema, steps)
         store = cls(options, schema)
         try:
             async with asyncio.timeout(options.connect_s + options.statement_s):
