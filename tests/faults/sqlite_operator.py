@@ -1,7 +1,6 @@
 """A process that has an SQLite store open and does what it reads from its standard input, a line each.
 
-Arguments: the database file; ``later``, for a program that knows schema 2. Answers are a line each: what a verb
-returns, or the name of the exception and its message.
+Argument: the database file. Answers are a line each: what a verb returns, or the name of the exception and its message.
 
 commit N, get N, health, audit: one verb each. walks N: that many commits, 50 under way; the seconds that all
 threads worked for them, without what they waited for the disk or for other programs.
@@ -20,18 +19,10 @@ from pathlib import Path
 from provisioner.model.device import Device
 from provisioner.model.errors import FleetgateError, Unavailable
 from provisioner.model.ports import Put, Unit
-from provisioner.store.schema import SCHEMA, Schema
-from provisioner.store.sql.migrate import STEPS
 from provisioner.store.sql.sqlite_store import SqliteStore
 from tests.contracts.store_values import all_audit, request, walk_unit
 
-LATER = Schema(2, migrations={1: lambda rows: rows})
-LATER_STEPS = (*STEPS, Path(__file__).parent / "later_schema")
 IN_FLIGHT = 50
-
-
-async def opened(path: Path, *, later: bool) -> SqliteStore:
-    return await SqliteStore.open(path, schema=LATER if later else SCHEMA, steps=LATER_STEPS if later else None)
 
 
 async def answer(store: SqliteStore, verb: str, number: int) -> str:
@@ -86,9 +77,9 @@ async def health(store: SqliteStore) -> None:
         await store.health()
 
 
-async def operate(path: Path, *, later: bool) -> None:
+async def operate(path: Path) -> None:
     try:
-        store = await opened(path, later=later)
+        store = await SqliteStore.open(path)
     except Unavailable as error:
         print(f"Unavailable: {error}", flush=True)
         sys.exit(1)
@@ -103,4 +94,4 @@ async def operate(path: Path, *, later: bool) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(operate(Path(sys.argv[1]), later="later" in sys.argv[2:]))
+    asyncio.run(operate(Path(sys.argv[1])))

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import random
-import signal
 import sqlite3
 import stat
 import subprocess
@@ -22,9 +21,9 @@ from provisioner.model.errors import Unavailable
 from provisioner.model.request import ProvisionRequest
 from provisioner.model.user import AccountUser
 from provisioner.store.sql.sqlite_store import SqliteStore
+from tests.contracts.later_program import LATER, open_sqlite
 from tests.contracts.store_contract import in_loop
 from tests.contracts.store_values import all_audit, walk_unit
-from tests.faults import sqlite_operator
 from tests.support.bad_disk import FLUSHES, FULL, READ_ONLY, BadDisk
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,9 +34,9 @@ PARTS = (ProvisionRequest, Device, AccountUser, Effect)
 class Operator:
     """The child that has the store open."""
 
-    def __init__(self, path: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, path: Path, environment: Mapping[str, str] | None = None) -> None:
         self.child = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.sqlite_operator", str(path), *arguments],
+            [sys.executable, "-m", "tests.faults.sqlite_operator", str(path)],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
@@ -182,33 +181,17 @@ def test_the_event_loop_waits_for_no_flush(tmp_path: Path) -> None:
     assert (tmp_path / "store.db").stat().st_size > 1_000_000
 
 
-@pytest.mark.parametrize("point", ["column", "rows", "end"])
-def test_f44_killed_in_a_migration_the_store_is_the_old_one(tmp_path: Path, point: str) -> None:
-    """F-44: kill -9 in a migration leaves the old schema, whole and usable; the next start completes it."""
-    path = tmp_path / "store.db"
-    asyncio.run(_filled(path))
-    operator = Operator(path, "later", environment={**os.environ, "DIE_AT": point})
-    assert operator.child.wait(20) == -signal.SIGKILL
-    operator.kill()
-    assert asyncio.run(whole_units(path)) == set(range(20))
-    with Operator(path, "later") as operator:
-        assert operator.ask("get 7") == "dev-000007"
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT seat FROM device WHERE id = 'dev-000007'").fetchone() == ("ACME/GW7",)
-    connection.close()
-
-
 @in_loop
 async def test_f44_a_newer_schema_is_refused(tmp_path: Path) -> None:
     """F-44: a downgrade is refused with both numbers, and the newer program still finds everything."""
     path = tmp_path / "store.db"
     await _filled(path)
-    await (await sqlite_operator.opened(path, later=True)).close()
+    await (await open_sqlite(path)).close()
     before = path.read_bytes()
-    with pytest.raises(Unavailable, match=r"schema 2 .* knows schema 1"):
+    with pytest.raises(Unavailable, match=f"schema {LATER.version} .* knows schema {LATER.version - 1}"):
         await SqliteStore.open(path)
     assert path.read_bytes() == before
-    store = await sqlite_operator.opened(path, later=True)
+    store = await open_sqlite(path)
     assert await store.count(Device) == 20
     await store.close()
 
