@@ -64,6 +64,8 @@ class Esf:
         self._settings = settings
 
     def rights(self, client_id: str) -> TopicRights:
+        if client_id == self._settings.requester:
+            return TopicRights()  # what is its own would be what all others say to us
         base, to_us = self._base(client_id), self._base(self._settings.requester)
         return TopicRights(
             publish=frozenset(f"{base}MQTT/{what}" for what in ("BIRTH", "APPS", "DC", "PROV")),

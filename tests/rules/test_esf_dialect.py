@@ -15,6 +15,7 @@ from provisioner.model.messages import (
     ProvisionMessage,
 )
 from provisioner.model.secret import Secret
+from provisioner.model.topics import TopicRights
 
 BASE = "$EDC/provision/gw1/"
 PROV, BIRTH = f"{BASE}MQTT/PROV", f"{BASE}MQTT/BIRTH"
@@ -55,6 +56,14 @@ def test_the_names_in_topics_are_settings() -> None:
     """wire-esf: prefix and provision account are the installation's."""
     rights = Esf(EsfSettings(control_prefix="$ACME", provision_account="gate")).rights("gw1")
     assert rights.below == "$ACME/gate/gw1/"
+
+
+def test_a_device_that_is_called_like_the_requester_hears_no_replies() -> None:
+    """EC-04: its wildcard would be that of the replies, whose topics hold the ids that nobody else may know."""
+    assert ESF.rights("fleetgate") == TopicRights()
+    named = Esf(EsfSettings(requester="plant-1"))
+    assert named.rights("plant-1") == TopicRights()
+    assert named.rights("fleetgate").below == "$EDC/provision/fleetgate/"
 
 
 # The PROV trigger.
