@@ -54,6 +54,12 @@ class EsfSettings:
     metric_retry_after: str = "prov.retry.after"
     metric_server_time: str = "prov.server.time"
 
+    def __post_init__(self) -> None:
+        for name in ("control_prefix", "provision_account", "requester", "reply_app"):
+            level = getattr(self, name)
+            if not level or set(level) & set("/+#\0"):
+                raise ValueError(f"{name} has to be one topic level: not empty, without / + # and NUL")
+
 
 class Esf:
     """The dialect as the port wants it."""

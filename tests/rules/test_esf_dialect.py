@@ -66,6 +66,14 @@ def test_a_device_that_is_called_like_the_requester_hears_no_replies() -> None:
     assert named.rights("fleetgate").below == "$EDC/provision/fleetgate/"
 
 
+@pytest.mark.parametrize("name", ["control_prefix", "provision_account", "requester", "reply_app"])
+@pytest.mark.parametrize("wrong", ["", "a/b", "+", "a#", "\0"])
+def test_a_setting_that_is_no_topic_level_is_refused(name: str, wrong: str) -> None:
+    """wire-esf: said at the start and by its name, for each gateway would fail on it later."""
+    with pytest.raises(ValueError, match=f"^{name} "):
+        EsfSettings(**{name: wrong})
+
+
 # The PROV trigger.
 
 
