@@ -19,7 +19,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 
 from provisioner.account_brokers.batching import Batch
-from provisioner.account_brokers.certificate_record import CertificateRecord, Change, Holder
+from provisioner.account_brokers.certificate_record import CertificateRecord, Holder
 from provisioner.account_brokers.mosquitto_link import ControlAddress, MosquittoLink
 from provisioner.account_brokers.mosquitto_log import NOTICES, Arrived, read_identity_notice
 from provisioner.account_brokers.mosquitto_passwords import Reload, password_digest, replace_file
@@ -170,12 +170,14 @@ class CertificateBroker:
     async def users(self) -> Sequence[tuple[str, str]]:
         return sorted((holder.account, holder.username) for holder in self._record.present())
 
-    async def _changing(self, home: str, change: Callable[[], Change]) -> None:
+    async def _changing(self, home: str, change: Callable[[], Holder | None]) -> None:
         """The change, what it refuses or lets in again, and the end of a connection whose certificate it refused."""
         async with self._writing:
-            changed = await asyncio.to_thread(change)
-        self._to_cut |= {home} if changed.ends else set()
-        self._changes += bool(changed)
+            if (holder := change()) is not None:
+                await asyncio.to_thread(self._record.write, holder)
+                changed = self._record.keep(holder)
+                self._changes += bool(changed)
+                self._to_cut |= {home} if changed.ends else set()
         if not self._is_stale and home not in self._to_cut:
             return
         self._check_up()

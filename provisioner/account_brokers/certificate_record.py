@@ -51,8 +51,8 @@ class Change:
 
 
 class CertificateRecord:
-    """Blocking, and not for two threads at once. Raises Unavailable where the file cannot be read or written; then
-    nothing was taken. Instants are seconds since 1970."""
+    """Lives on one event loop but for ``load`` and ``write``, which block. A change is what ``put`` or ``remove`` makes
+    of a holder, then written, then kept. Instants are seconds since 1970."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / RECORDS
@@ -63,14 +63,15 @@ class CertificateRecord:
 
     def load(self, forget_before_s: float) -> None:
         """What is there, without those who were gone before that instant, whose certificates have run out since. The
-        file is made smaller; it is made when missing."""
+        file is made smaller; it is made when missing. Raises Unavailable for one that is damaged."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            lines = self._path.read_text("utf-8").splitlines() if self._path.exists() else []
+            text = self._path.read_bytes() if self._path.exists() else b""
+            *lines, _ = text.split(b"\n")  # a line that a crash cut short was never told of
             for line in lines:
                 *values, certificates = json.loads(line)
                 account, username, client_id, enabled, turn, gone_s = values
-                self._keep(Holder(account, username, client_id, tuple(certificates), enabled, turn, gone_s))
+                self.keep(Holder(account, username, client_id, tuple(certificates), enabled, turn, gone_s))
             for holder in list(self._holders.values()):
                 if holder.gone_s is not None and holder.gone_s < forget_before_s:
                     self._drop(holder)
@@ -85,16 +86,16 @@ class CertificateRecord:
     def present(self) -> list[Holder]:
         return [holder for holder in self._holders.values() if not holder.is_gone]
 
-    def put(self, holder: Holder) -> Change:
-        """Durable when it returns. A user that is new takes its client id over."""
+    def put(self, holder: Holder) -> Holder | None:
+        """What it becomes: one that is new takes its client id over. None: it is known just so."""
         former = self.get(holder.username)
         kept = replace(holder, turn=former.turn if former else self._turn + 1)
-        return self._append(kept) if kept != former else Change()
+        return kept if kept != former else None
 
-    def remove(self, username: str, now_s: float) -> Change:
-        """Its certificates are refused from now on."""
+    def remove(self, username: str, now_s: float) -> Holder | None:
+        """What it becomes, with certificates that are refused. None: it is no user."""
         former = self.get(username)
-        return self._append(replace(former, gone_s=now_s)) if former is not None else Change()
+        return replace(former, gone_s=now_s) if former is not None else None
 
     def at(self, home: str) -> Holder | None:
         """Who holds this name."""
@@ -105,24 +106,32 @@ class CertificateRecord:
         """Serials, each once."""
         return sorted(set[str]().union(*self._refused.values()))
 
-    def _append(self, holder: Holder) -> Change:
+    def write(self, holder: Holder) -> None:
+        """Blocks until it is durable. Not in two threads at once. Raises Unavailable; then nothing was taken."""
         try:
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _OURS_ONLY)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, _OURS_ONLY)
             with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+                self._cut_to_whole_lines(descriptor)
                 file.write(_line(holder))
                 file.flush()
-                os.fsync(file.fileno())
+                os.fsync(descriptor)
         except OSError as error:
             raise Unavailable(f"{self._path} cannot be written: {type(error).__name__}") from None
-        return self._keep(holder)
 
-    def _keep(self, holder: Holder) -> Change:
+    def keep(self, holder: Holder) -> Change:
+        """It was written."""
         self._holders[holder.username] = holder
         self._of.setdefault(holder.home, set()).add(holder.username)
         self._turn = max(self._turn, holder.turn)
         before, after = self._refused.get(holder.home, frozenset()), self._refused_at(holder.home)
         self._refused[holder.home] = after
         return Change(ends=bool(after - before), begins=bool(before - after))
+
+    def _cut_to_whole_lines(self, descriptor: int) -> None:
+        """Without what a full disk left of a line, which would become the beginning of the next one."""
+        length = os.fstat(descriptor).st_size
+        if length and os.pread(descriptor, 1, length - 1) != b"\n":
+            os.ftruncate(descriptor, self._path.read_bytes().rfind(b"\n") + 1)
 
     def _drop(self, holder: Holder) -> None:
         del self._holders[holder.username]

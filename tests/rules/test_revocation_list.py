@@ -68,29 +68,44 @@ def holder(number: int, *certificates: str, client_id: str = "gw1", enabled: boo
     return Holder("acme", f"user-{number}", client_id, certificates, enabled, 0)
 
 
+def put(record: CertificateRecord, holder: Holder) -> Change:
+    return _made(record, record.put(holder))
+
+
+def remove(record: CertificateRecord, username: str, now_s: float) -> Change:
+    return _made(record, record.remove(username, now_s))
+
+
+def _made(record: CertificateRecord, holder: Holder | None) -> Change:
+    if holder is None:
+        return Change()
+    record.write(holder)
+    return record.keep(holder)
+
+
 def test_only_the_last_certificate_of_who_holds_the_name_is_good(record: CertificateRecord) -> None:
     """D7: a replaced one is refused, and a former grant's; what is taken back makes the former one good again."""
-    assert record.put(holder(1, "a1")) == Change()
-    assert record.put(holder(1, "a1")) == Change()
-    assert record.put(holder(1, "a1", "a2")) == Change(ends=True)
+    assert put(record, holder(1, "a1")) == Change()
+    assert put(record, holder(1, "a1")) == Change()
+    assert put(record, holder(1, "a1", "a2")) == Change(ends=True)
     assert record.refused() == ["a1"]
-    assert record.put(holder(2, "b1")) == Change(ends=True)
+    assert put(record, holder(2, "b1")) == Change(ends=True)
     assert record.refused() == ["a1", "a2"]
-    assert record.remove("user-2", 5.0) == Change(ends=True, begins=True)
+    assert remove(record, "user-2", 5.0) == Change(ends=True, begins=True)
     assert record.refused() == ["a1", "b1"]
-    assert record.put(holder(1, "a1", "a2", enabled=False)) == Change(ends=True)
-    assert record.put(holder(1, "a1", "a2")) == Change(begins=True)
-    assert record.remove("nobody", 5.0) == Change()
+    assert put(record, holder(1, "a1", "a2", enabled=False)) == Change(ends=True)
+    assert put(record, holder(1, "a1", "a2")) == Change(begins=True)
+    assert remove(record, "nobody", 5.0) == Change()
 
 
 def test_a_put_that_is_told_again_changes_no_turn(record: CertificateRecord, tmp_path: Path) -> None:
     """A start tells users in any order: who held the name before still does, after a crash too."""
-    record.put(holder(2, "b1"))
-    record.put(holder(1, "a1"))
+    put(record, holder(2, "b1"))
+    put(record, holder(1, "a1"))
     again = CertificateRecord(tmp_path)
     again.load(0)
     for number, serial in ((1, "a1"), (2, "b1")):
-        again.put(holder(number, serial))
+        put(again, holder(number, serial))
     assert again.refused() == ["b1"]
     assert again.at("acme/gw1") == Holder("acme", "user-1", "gw1", ("a1",), True, 2)
 
@@ -99,9 +114,9 @@ def test_the_record_is_ours_alone_and_bounded(record: CertificateRecord, tmp_pat
     """Nobody else reads it; who is long gone, and every line but the latest of a user, is left out at a start."""
     path = tmp_path / "certificates.jsonl"
     for number in range(3):
-        record.put(holder(number, f"a{number}", client_id=f"gw{number}"))
-        record.put(holder(number, f"a{number}", client_id=f"gw{number}", enabled=False))
-        record.remove(f"user-{number}", float(number))
+        put(record, holder(number, f"a{number}", client_id=f"gw{number}"))
+        put(record, holder(number, f"a{number}", client_id=f"gw{number}", enabled=False))
+        remove(record, f"user-{number}", float(number))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(path.read_text().splitlines()) == 9
     again = CertificateRecord(tmp_path)
@@ -116,6 +131,23 @@ def test_a_damaged_record_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "certificates.jsonl").write_text(text)
     with pytest.raises(Unavailable):
         CertificateRecord(tmp_path).load(0)
+
+
+def test_f_42_a_line_that_was_cut_short_is_none(record: CertificateRecord, tmp_path: Path) -> None:
+    """F-42, F-23: what a full disk or a crash left of a line was told to nobody; it stands in the way of no start, and
+    of no line behind it."""
+    path = tmp_path / "certificates.jsonl"
+    put(record, holder(1, "a1"))
+    path.write_bytes(path.read_bytes() + b'["acme", "us')
+    put(record, holder(2, "b1"))
+    path.write_bytes(path.read_bytes() + b'["acme", "us')
+    again = CertificateRecord(tmp_path)
+    again.load(0)
+    assert again.refused() == ["a1"]
+    put(again, holder(3, "c1", client_id="gw3"))
+    third = CertificateRecord(tmp_path)
+    third.load(0)
+    assert [each.username for each in third.present()] == ["user-1", "user-2", "user-3"]
 
 
 def _steps() -> Iterator[tuple[str, int]]:
@@ -137,9 +169,9 @@ def test_what_is_said_of_a_change_is_what_changed(
         given_out[number] = given_out.get(number, 1) + (what == "renew")
         serials = [f"{number}{n:02}" for n in range(given_out[number])]
         told = (
-            record.remove(f"user-{number}", 1.0)
+            remove(record, f"user-{number}", 1.0)
             if what == "remove"
-            else record.put(holder(number, *serials, enabled=what != "disable"))
+            else put(record, holder(number, *serials, enabled=what != "disable"))
         )
         after = set(record.refused())
         assert told == Change(ends=bool(after - before), begins=bool(before - after))
