@@ -110,7 +110,8 @@ class CallbackPlan:
     vhost: str = "/"
 
     def __post_init__(self) -> None:
-        for text in (self.name, self.host, self.vhost, *self.nodes):
+        operator = () if self.operator is None else (self.operator.username,)
+        for text in (self.name, self.host, self.vhost, self.endpoint.host, *operator, *self.nodes):
             in_one_line(text)
         if self.operator is not None and self.operator.is_tls and self.tls is None:
             raise ValueError("a management interface over https needs tls: it shows the listener's certificate")

@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from broker import emqx, rabbitmq, vernemq
-from broker.callback_plan import CallbackPlan, Endpoint
+from broker.callback_plan import CallbackPlan, Endpoint, Operator
 from provisioner.doors.cli import cli
 from tests.support import rendered
 from tests.support.rendered import PLAN, SECRET, plans
@@ -124,6 +124,9 @@ def test_rabbitmq_wants_a_name_to_verify() -> None:
         {"folder": Path('/etc/"site')},
         {"nodes": ("rabbit@one\n",)},
         {"cookie": 'a"b'},
+        {"endpoint": replace(PLAN.endpoint, host="127.0.0.1\nallow_anonymous = on")},
+        {"endpoint": replace(PLAN.endpoint, host="127.0.0.1\nmqtt.allow_anonymous = true")},
+        {"operator": Operator(username="op\nallow_anonymous = on", password="x", port=1, is_tls=False, is_near=True)},
     ],
 )
 def test_no_value_becomes_a_setting_of_its_own(product: str, changes: dict[str, Any]) -> None:
