@@ -83,6 +83,14 @@ class CertificateRecord:
         holder = self._holders.get(username)
         return None if holder is None or holder.is_gone else holder
 
+    def last(self, username: str) -> Holder | None:
+        """Also when it is gone, as long as its certificates are refused."""
+        return self._holders.get(username)
+
+    def shut_homes(self) -> set[str]:
+        """Names that nobody may use just now."""
+        return {home for home in self._of if (holder := self.at(home)) is None or not holder.enabled}
+
     def present(self) -> list[Holder]:
         return [holder for holder in self._holders.values() if not holder.is_gone]
 

@@ -3,6 +3,7 @@ certificate, and what is its own."""
 
 import itertools
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -197,6 +198,30 @@ def test_a_list_that_mosquitto_could_not_be_told_of_is_told_later(
     server.start()
     assert until(lambda: not _is_away(stage, made))
     assert stage.of(made).connect() in REFUSED
+
+
+@pytest.mark.parametrize("how", ["removed", "disabled"])
+def test_f_23_a_crash_before_the_cut_leaves_nobody_connected(
+    stage: CertificateStage, server: MosquittoServer, how: str
+) -> None:
+    """F-23, F-08: killed when it was written whose certificate is refused, and the device was not cut yet: the effect
+    that is left over cuts it."""
+    made = stage.put(user(1))
+    device = stage.of(made).admitted()
+    stage.loop.run(stage.broker.stop())
+    record = server.folder / "certificates.jsonl"
+    *values, certificates = json.loads(record.read_text())
+    account, username, client_id, _, turn, _ = values
+    gone = [account, username, client_id, how == "removed", turn, time.time() if how == "removed" else None]
+    record.write_text(json.dumps([*gone, certificates]) + "\n")
+    stage.broker = server.adapter()
+    stage.loop.run(stage.broker.start(stage.sightings.append))
+    assert not device.left.is_set()
+    if how == "removed":
+        stage.loop.run(stage.broker.remove_user("acme", "user-1"))
+    else:
+        stage.put(replace(made, enabled=False))
+    assert device.left.wait(CUT_S)
 
 
 def _is_away(stage: CertificateStage, made: BrokerUser) -> bool:
