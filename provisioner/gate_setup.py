@@ -26,7 +26,7 @@ _OWN = "own:"  # in front of the name of a listener: this worker's alone
 def device_gate(settings: Settings, base: Path, front: Application) -> Gate:
     """Not started. Raises InvalidInput for limits that are none."""
     listeners = _listeners(base, settings.gate)
-    return Gate(front, listeners, _limits(settings.gate.limits))
+    return Gate(front, listeners, limits_of(settings.gate.limits))
 
 
 def admin_gate(settings: Settings, base: Path, front: Application) -> Gate:
@@ -87,8 +87,8 @@ def _files(base: Path, settings: GateSettings) -> TlsFiles:
     return TlsFiles(base / settings.tls.certificate, base / settings.tls.key)
 
 
-def _limits(given: Mapping[str, float]) -> GateLimits:
-    """Those of the gate and those of one session stand in one table; no name is in both."""
+def limits_of(given: Mapping[str, float]) -> GateLimits:
+    """Those of the gate and those of one session stand in one table; no name is in both. Raises InvalidInput."""
     of_session = {f.name: f.type for f in fields(SessionSettings) if f.type is not bool}
     known = {f.name: f.type for f in fields(GateLimits) if f.name != "session"} | of_session
     unknown = given.keys() - known.keys()

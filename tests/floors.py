@@ -45,6 +45,7 @@ FLOORS = {
     "provisioner.gate_setup": 5,
     "provisioner.many_gates": 5,
     "provisioner.mosquitto_setup": 5,
+    "provisioner.named_files": 5,
     "provisioner.link_front": 5,
     "provisioner.link_settings": 5,
     "provisioner.links": 5,

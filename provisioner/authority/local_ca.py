@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from provisioner.model.errors import InvalidInput, Problem
@@ -29,6 +30,7 @@ BACKDATED = timedelta(minutes=5)  # a device clock that is a little late must no
 RSA_BITS_MIN = 2048
 _CURVES = (ec.SECP256R1, ec.SECP384R1)
 
+R = TypeVar("R")
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 
@@ -67,11 +69,14 @@ class LocalAuthority:
 
     @classmethod
     def read(cls, certificate: Path, key: Path) -> Self:
-        """Open the authority's two PEM files."""
-        private = serialization.load_pem_private_key(key.read_bytes(), None)
+        """Open the authority's two PEM files. Raises InvalidInput when they are not a pair."""
+        own = _read(certificate, x509.load_pem_x509_certificate, "a PEM certificate")
+        private = _read(key, _private_key, "a PEM private key without a pass phrase")
         if not isinstance(private, ec.EllipticCurvePrivateKey):
             raise InvalidInput([Problem("ca key", "must be an elliptic curve key", type(private).__name__)])
-        return cls(x509.load_pem_x509_certificate(certificate.read_bytes()), private)
+        if private.public_key() != own.public_key():
+            raise InvalidInput([Problem("ca key", f"{key} must be the key of {certificate}", "another key")])
+        return cls(own, private)
 
     @property
     def pem(self) -> str:
@@ -176,6 +181,20 @@ class RevocationLists:
         with self._signing:
             self._last = max(self._now() - BACKDATED, self._last + timedelta(seconds=1))
             return self._authority.crl(revoked, self._last)
+
+
+def _private_key(pem: bytes) -> PrivateKeyTypes:
+    return serialization.load_pem_private_key(pem, None)
+
+
+def _read(path: Path, load: Callable[[bytes], R], what: str) -> R:
+    try:
+        return load(path.read_bytes())
+    except OSError as error:
+        problem = Problem(str(path), f"must be a readable file: {error.strerror}", type(error).__name__)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it has a pass phrase
+        problem = Problem(str(path), f"must be {what}", "something else")
+    raise InvalidInput([problem]) from None
 
 
 def _date_of(former: Path) -> datetime:

@@ -94,14 +94,15 @@ def _ended(error: Exception) -> Failed | None:
     elif isinstance(error, LoginRefused):
         lines.append("the credential file beside the settings must be one that this service was given")
     else:
-        lines += _next_step(kind)
+        lines += _next_step(kind, by_service=isinstance(error, Refused))
     return Failed(lines, EXIT_STATUS.get(kind, 1))
 
 
-def _next_step(kind: str) -> Sequence[str]:
+def _next_step(kind: str, *, by_service: bool) -> Sequence[str]:
+    see = "try again, and see `fleetgate status`" if by_service else "put that right and try again"
     steps = {
         "not_found": "names that exist are listed by the verb `list`",
-        "unavailable": "nothing was done; try again, and see `fleetgate status`",
+        "unavailable": f"nothing was done; {see}",
     }
     return [steps[kind]] if kind in steps else []
 

@@ -57,19 +57,27 @@ def serve(config: Path, worker: int | None) -> None:
 
     import uvloop
 
+    from provisioner import named_files
     from provisioner.doors import logs
+    from provisioner.doors.error_kinds import EXIT_STATUS
+    from provisioner.model.errors import Unavailable
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the keys (F-39)
     settings = cli_desk.settings(config)
+    named_files.judge(settings, config.resolve().parent)
     logs.configure(settings.log_level, settings.log_format, sys.stderr)
     if worker is None and settings.gate.workers > 1:
         _keep_workers(config, settings.gate.workers, settings.gate.drain_s)
-    from provisioner import app
-
     parent = None if worker is None else sys.stdin.fileno()
     settings = settings.model_copy(update={"metrics": settings.metrics.of_worker(worker or 1)})
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(app.serve(settings, config.resolve().parent, ready=_ready, alive=_alive, parent=parent))
+    from provisioner import app
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(app.serve(settings, config.resolve().parent, ready=_ready, alive=_alive, parent=parent))
+    except Unavailable as error:
+        advice = "the service does not run; `fleetgate config show` says which addresses and which store it needs"
+        raise cli_frame.Failed([f"error: {error}", advice], EXIT_STATUS["unavailable"]) from None
 
 
 def _keep_workers(config: Path, count: int, drain_s: float) -> NoReturn:

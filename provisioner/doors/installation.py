@@ -92,6 +92,21 @@ def read_credential(path: Path) -> tuple[str, Secret]:
     return name, Secret(credential)
 
 
+def read_admins(path: Path) -> dict[str, str]:
+    """Name of each administrator -> verifier of the credential. Raises InvalidInput."""
+    try:
+        whole = json.loads(path.read_bytes())
+    except OSError as error:
+        rule = f"must be a readable file: {error.strerror}"
+        raise InvalidInput([Problem(str(path), rule, type(error).__name__)]) from None
+    except ValueError:
+        whole = None
+    if not isinstance(whole, dict) or not all(isinstance(verifier, str) for verifier in whole.values()):
+        rule = "must be a JSON object: the name of each administrator, and the verifier that `fleetgate init` wrote"
+        raise InvalidInput([Problem(str(path), rule, "something else")])
+    return whole
+
+
 def _make(directory: Path, plan: Plan, now: datetime, made: list[Path]) -> None:
     for folder in ("", "keys", "ca", "tls", DATA_FOLDER):
         (directory / folder).mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)

@@ -46,13 +46,18 @@ class KeyRing:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Open the ring file; refuses one that others can read."""
-        if path.stat().st_mode & 0o077:
+        """Open the ring file; refuses one that others can read. Raises InvalidInput."""
+        try:
+            mode, text = path.stat().st_mode, path.read_bytes()
+        except OSError as error:
+            rule = f"{path} must be a readable file: {error.strerror}"
+            raise InvalidInput([Problem("key ring", rule, type(error).__name__)]) from None
+        if mode & 0o077:
             raise InvalidInput(
                 [Problem("key ring", f"{path} must not be readable by others (chmod 600)", "a wider mode")]
             )
         try:
-            entries = json.loads(path.read_text("utf-8"))
+            entries = json.loads(text)
             masters = {str(entry["id"]): base64.b64decode(entry["key"], validate=True) for entry in entries}
         except (ValueError, TypeError, KeyError):
             # From None: what the parsers raise holds the text of the file.
