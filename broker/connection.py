@@ -171,8 +171,8 @@ class GateConnection(SessionDriver):
         state = self._session.state
         if state is State.AUTHENTICATING:
             if now >= self._admit_by_s:
-                self._refuse(Refusal.SERVER_UNAVAILABLE)
                 self._observe("connect.refused", "application_slow")
+                self._refuse(Refusal.SERVER_UNAVAILABLE)
         elif self._shortage is None or state is not State.AWAITING_CONNECT:
             self._tick(now)
         elif now >= self._turn_away_at_s:
@@ -205,6 +205,7 @@ class GateConnection(SessionDriver):
             return None
         self._wire.hold()
         self._admit_by_s = self._hall.clock() + self._hall.limits.admit_s_max
+        self._arm()
         will = event.will
         login = Login(
             client_id=event.client_id,
