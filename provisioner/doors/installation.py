@@ -5,15 +5,17 @@ Nothing that exists is overwritten. Files that hold secrets are 0600, folders 07
 
 import json
 import os
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from ipaddress import ip_address
 from pathlib import Path
 from string import Template
 
 from provisioner.authority.local_ca import LocalAuthority
-from provisioner.model.errors import Conflict, InvalidInput, Problem
+from provisioner.model.errors import Conflict, InvalidInput, Problem, shape
 from provisioner.model.secret import Secret
 from provisioner.vault import generate
 from provisioner.vault.keyring import KeyRing, new_ring_text
@@ -28,6 +30,8 @@ DATA_FOLDER = "data"
 DB_PASSWORD_FILE = "keys/db-password"
 PRIVATE, READABLE, PRIVATE_FOLDER = 0o600, 0o644, 0o700
 CREDENTIAL_BYTES_MAX = 4_096
+ADMIN_CHARACTERS_MAX, HOST_CHARACTERS_MAX = 64, 253
+_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*", re.ASCII)
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 # Kind of store -> what stands below ``store:`` in the settings.
 STORES = {
@@ -56,7 +60,9 @@ class Plan:
 
 
 def create(directory: Path, plan: Plan, now: datetime) -> list[Path]:
-    """Make the installation; the files, in order. Conflict when there is one, or any of its files, already."""
+    """Make the installation; the files, in order. Raises InvalidInput, and Conflict when there is one, or any of its
+    files, already; then nothing was made."""
+    _check(plan)
     files = (SETTINGS_FILE, CREDENTIAL_FILE, RING_FILE, ADMINS_FILE, CA_FILE, CA_KEY_FILE, SERVER_FILE, SERVER_KEY_FILE)
     for name in (*files, DATA_FOLDER):
         if (directory / name).exists() or (directory / name).is_symlink():
@@ -133,8 +139,39 @@ def _make(directory: Path, plan: Plan, now: datetime, made: list[Path]) -> None:
     write(SETTINGS_FILE, settings_text(plan), READABLE)
 
 
+def _check(plan: Plan) -> None:
+    problems = [
+        Problem(
+            "host",
+            "must be an address, or a host name of ASCII letters, digits and '-' (xn--... for others)",
+            shape(host),
+        )
+        for host in plan.hosts
+        if not _is_host(host)
+    ]
+    if not 1 <= len(plan.admin) <= ADMIN_CHARACTERS_MAX or not plan.admin.isprintable() or " " in plan.admin:
+        rule = f"must be 1 to {ADMIN_CHARACTERS_MAX} printable characters without a blank"
+        problems.append(Problem("admin", rule, shape(plan.admin)))
+    taken: dict[int, str] = {}
+    for name in ("gate_port", "broker_port", "admin_port", "metrics_port"):
+        port = getattr(plan, name)
+        if port and taken.setdefault(port, name) != name:
+            problems.append(Problem(name, f"must not be that of {taken[port]}", str(port)))
+    if problems:
+        raise InvalidInput(problems)
+
+
+def _is_host(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return len(host) <= HOST_CHARACTERS_MAX and _HOST.fullmatch(host) is not None
+    return True
+
+
 def _hosts(plan: Plan) -> list[str]:
-    return list(dict.fromkeys((*LOCAL_HOSTS, socket.gethostname(), *plan.hosts)))
+    own = socket.gethostname()
+    return list(dict.fromkeys((*LOCAL_HOSTS, *([own] if _is_host(own) else ()), *plan.hosts)))
 
 
 def _write_new(path: Path, text: str, mode: int) -> None:

@@ -59,6 +59,37 @@ def test_init_where_it_cannot_write_leaves_nothing(tmp_path: Path) -> None:
     assert "must be a folder to write in" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--host", "b\u00fccher.example"), "host: must be an address, or a host name of ASCII letters"),
+        (("--host", ""), "host: must be an address"),
+        (("--host", "a b"), "host: must be an address"),
+        (("--host", f"{'a' * 64}.example"), "host: must be an address"),
+        (("--admin", ""), "admin: must be 1 to 64 printable characters"),
+        (("--admin", "a b"), "admin: must be 1 to 64 printable characters"),
+        (("--gate-port", "8884"), "broker_port: must not be that of gate_port (got 8884)"),
+        (("--metrics-port", "8885"), "metrics_port: must not be that of admin_port (got 8885)"),
+    ],
+)
+def test_init_refuses_what_could_not_work_and_makes_nothing(
+    tmp_path: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    """Status 6 and the rule; not even a folder is left that a second try would stumble over."""
+    result = CliRunner().invoke(cli, ["init", str(tmp_path / "plant"), *arguments])
+    assert result.exit_code == 6, result.output
+    assert result.stderr.startswith(told)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_takes_names_and_addresses(tmp_path: Path) -> None:
+    """Every form that a certificate can hold; ports that are chosen by the system may be equal."""
+    hosts = ("*.example.org", "xn--bcher-kva.example", "192.0.2.7", "2001:db8::1", "under_score")
+    chosen = [part for host in hosts for part in ("--host", host)]
+    ports = ("--gate-port", "0", "--admin-port", "0")
+    assert CliRunner().invoke(cli, ["init", str(tmp_path / "plant"), *chosen, *ports]).exit_code == 0
+
+
 def test_new_installation_passes_its_own_check(tmp_path: Path) -> None:
     """What init writes validates, and config show has every default of it; ports are those that were asked for."""
     config = str(tmp_path / "fleetgate.yaml")
