@@ -71,8 +71,12 @@ def connect(config: Path) -> "ControlClient":
     """To the admin listener of the installation, with the credential that lies beside its settings."""
     from provisioner.doors.control_client import ControlClient
     from provisioner.doors.installation import CREDENTIAL_FILE, read_credential
+    from provisioner.model.errors import InvalidInput, Problem
 
     read = settings(config)
+    if not read.admin.port:
+        rule = "must be a port that stays the same, for the service to be found; 0 is another one at each start"
+        raise InvalidInput([Problem("admin.port", rule, "0")])
     base = config.resolve().parent
     name, credential = read_credential(base / CREDENTIAL_FILE)
     host = ANYWHERE.get(read.admin.host, read.admin.host)

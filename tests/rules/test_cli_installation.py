@@ -151,3 +151,12 @@ def test_credential_that_others_can_read_is_refused(tmp_path: Path, monkeypatch:
         assert CANARY not in result.stderr
     credential.unlink()
     assert CliRunner().invoke(cli, ["status"]).exit_code == 6
+
+
+def test_a_service_on_any_port_is_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Port 0 is another one at each start: the command line says so, and which setting it is."""
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(cli, ["init", "--admin-port", "0"]).exit_code == 0
+    result = CliRunner().invoke(cli, ["status"])
+    assert result.exit_code == 6, result.exception
+    assert result.stderr.startswith("admin.port: must be a port that stays the same")
