@@ -24,6 +24,7 @@ SINGLE_ROWS_MAX = 10
 WINDOW_S = 60.0
 KINDS_MAX = 2_048
 QUEUE_MAX = 4_096
+AGAIN_S = 1.0
 
 
 @dataclass(slots=True)
@@ -81,27 +82,30 @@ class AuditTrail:
         self._wake.clear()
         self._close_windows(everything=close_windows)
         batch, self._queue = self._queue, []
-        if self._dropped:
-            batch, self._dropped = [*batch, self._lost(self._dropped)], 0
-        if not batch:
+        dropped, self._dropped = self._dropped, 0
+        lost = [self._lost(dropped)] if dropped else []
+        if not batch and not lost:
             return
         try:
-            await self._store.commit(Unit(audit=batch))
+            await self._store.commit(Unit(audit=[*batch, *lost]))
         except Unavailable:
             log.warning("%d audit rows wait: the store is unavailable", len(batch))
-            self._queue = batch[: QUEUE_MAX - len(self._queue)] + self._queue
-            await asyncio.sleep(1.0)
+            room = QUEUE_MAX - len(self._queue)
+            self._queue = batch[:room] + self._queue
+            self._dropped += dropped + sum(event.count for event in batch[room:])
+            await asyncio.sleep(AGAIN_S)
+        else:
+            for event in lost:
+                self._observer.happened(event)
+                self._observer.recorded(event)
 
     def _lost(self, count: int) -> AuditEvent:
         details = {"count": count}
-        lost = AuditEvent(at=self._now(), actor="gate", action="audit.dropped", outcome="failed", details=details)
-        self._observer.happened(lost)
-        self._observer.recorded(lost)
-        return lost
+        return AuditEvent(at=self._now(), actor="gate", action="audit.dropped", outcome="failed", details=details)
 
     def _enqueue(self, event: AuditEvent) -> None:
         if len(self._queue) >= QUEUE_MAX:
-            self._dropped += 1
+            self._dropped += event.count
             return
         self._observer.recorded(event)
         self._queue.append(event)

@@ -185,6 +185,35 @@ def test_what_finds_no_place_is_counted() -> None:
     assert (rows[-1].action, rows[-1].details) == ("audit.dropped", {"count": 30})
 
 
+def test_what_finds_no_place_beside_newer_rows_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F-42: rows that come while a full batch is refused push others out; each of them is told of, and so are those
+    that were to be told of when the store failed. A row that stands for many counts as many."""
+
+    async def at_once(_: float) -> None:
+        pass
+
+    monkeypatch.setattr("provisioner.services.journal.asyncio.sleep", at_once)
+
+    async def scenario(trail: Trail) -> None:
+        async def refuse(unit: Unit) -> int:
+            trail.note(5, client_id="late")
+            raise Unavailable("no space left")
+
+        write = trail.log.commit
+        trail.note(SINGLE_ROWS_MAX + 50)
+        for number in range(QUEUE_MAX):
+            trail.note(1, client_id=f"gw{number}")
+        monkeypatch.setattr(trail.log, "commit", refuse)
+        await trail.trail.flush(close_windows=True)
+        await trail.trail.flush(close_windows=True)
+        monkeypatch.setattr(trail.log, "commit", write)
+        await trail.trail.flush(close_windows=True)
+        assert trail.told() == SINGLE_ROWS_MAX + 50 + QUEUE_MAX + 5 + 5
+
+    rows = run(scenario).log.rows
+    assert [row.action for row in rows].count("audit.dropped") == 1
+
+
 def test_rows_wait_for_a_store_that_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     """F-42: nothing is lost, nothing is raised, and the order is kept."""
 
