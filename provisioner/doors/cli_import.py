@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
@@ -51,19 +51,24 @@ def import_(
 
     Rows that fail stop no others; exit status 7 when some did. A row overrides the template's fields.
     """
-    wanted = _read(file, format, template)
-    if not wanted:
-        raise click.UsageError(f"{file} holds no rows")
-    done: list[Result] = []
+    from provisioner.doors import row_files, rows
+    from provisioner.model.draft import REQUEST_FIELDS
+
+    form = format or rows.format_of(file)
+    if form is None:
+        raise click.UsageError(f"say what {file} is with --format")
+    under = rows.read_object(template) if template is not None else {}
     with ExitStack() as stack:
+        found = stack.enter_context(row_files.RowFile(file, form, REQUEST_FIELDS))
+        wanted = sum(1 for _ in found)  # nothing is made before the whole file was understood
+        if not wanted:
+            raise click.UsageError(f"{file} holds no rows")
         secrets = _SecretsFile(stack, results) if results is not None and not dry_run else None
-        try:
-            for result in _progress(_checked(desk, wanted, dry_run), len(wanted)):
-                done.append(_told(result, secrets))
-        finally:
-            desk.print.many(done, COLUMNS)
-            _report(done, len(wanted), dry_run)
-    if any(not result["ok"] for result in done):
+        checked = _checked(desk, ((line, rows.over(under, row)) for line, row in found), dry_run)
+        outcome = _Outcome(_progress(checked, wanted), secrets)
+        desk.print.many(outcome, COLUMNS)
+        outcome.report(wanted, dry_run)
+    if outcome.failures:
         raise Failed([], PARTLY_DONE)
 
 
@@ -103,19 +108,38 @@ class _SecretsFile:
         self._file.flush()
 
 
-def _read(file: str, format: str | None, template: Path | None) -> Sequence[Row]:
-    from provisioner.doors import rows
-    from provisioner.model.draft import REQUEST_FIELDS
+class _Outcome:
+    """The results as they are printed, one by one; what ended them early is raised by ``report``."""
 
-    form = format or rows.format_of(file)
-    if form is None:
-        raise click.UsageError(f"say what {file} is with --format")
-    under = rows.read_object(template) if template is not None else {}
-    found = rows.read_rows(rows.read_text(file), form, REQUEST_FIELDS)
-    return [(line, rows.over(under, row)) for line, row in found]
+    def __init__(self, results: Iterable[Result], secrets: _SecretsFile | None) -> None:
+        self._results, self._secrets = results, secrets
+        self._made = 0
+        self._notes: list[str] = []
+        self._ended_by: Exception | None = None
+        self.failures = 0
+
+    def __iter__(self) -> Iterator[Result]:
+        try:
+            for result in self._results:
+                told = _told(result, self._secrets)
+                self._made += told["ok"]
+                self.failures += not told["ok"]
+                self._notes += _notes(told)
+                yield told
+        except Exception as error:  # what was made before it has to be printed all the same
+            self._ended_by = error
+
+    def report(self, wanted: int, dry_run: bool) -> None:
+        for text in self._notes:
+            note(text)
+        left = wanted - self._made - self.failures
+        verb = "would be made" if dry_run else "made"
+        note(f"{self._made} {verb}, {self.failures} failed" + (f", {left} not tried" if left else ""))
+        if self._ended_by is not None:
+            raise self._ended_by
 
 
-def _checked(desk: Desk, wanted: Sequence[Row], dry_run: bool) -> Iterator[Result]:
+def _checked(desk: Desk, wanted: Iterable[Row], dry_run: bool) -> Iterator[Result]:
     """The service's results. In a dry run nothing is stored, so rows that collide with each other are found here."""
     seen: set[str] = set()
     for result in desk.connection.send_rows(wanted, dry_run=dry_run):
@@ -123,7 +147,8 @@ def _checked(desk: Desk, wanted: Sequence[Row], dry_run: bool) -> Iterator[Resul
             error = {"kind": "conflict", "message": "an earlier row has this client_id", "problems": []}
             yield {"line": result["line"], "ok": False, "error": error}
         else:
-            seen.add(result.get("client_id", ""))
+            if dry_run:
+                seen.add(result.get("client_id", ""))
             yield dict(result)
 
 
@@ -151,18 +176,13 @@ def _progress(results: Iterator[Result], count: int) -> Iterator[Result]:
         yield from bar
 
 
-def _report(done: Sequence[Result], wanted: int, dry_run: bool) -> None:
-    for result in done:
-        error = result["error"] or {}
-        lines = [f"{p['field']}: {p['rule']} (got {p['shape']})" for p in error.get("problems", ())]
-        for text in lines or ([error["message"]] if error else []):
-            note(f"line {result['line']}: {text}")
-        for warning in result["warnings"]:
-            note(f"line {result['line']}: warning: {warning}")
-    failed = sum(not result["ok"] for result in done)
-    verb = "would be made" if dry_run else "made"
-    rest = f", {wanted - len(done)} not tried" if len(done) < wanted else ""
-    note(f"{len(done) - failed} {verb}, {failed} failed{rest}")
+def _notes(told: Result) -> Iterator[str]:
+    error = told["error"] or {}
+    lines = [f"{p['field']}: {p['rule']} (got {p['shape']})" for p in error.get("problems", ())]
+    for text in lines or ([error["message"]] if error else []):
+        yield f"line {told['line']}: {text}"
+    for warning in told["warnings"]:
+        yield f"line {told['line']}: warning: {warning}"
 
 
 def _exported(view: Mapping[str, Any]) -> Mapping[str, Any]:

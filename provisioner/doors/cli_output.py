@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any
 
@@ -59,8 +60,10 @@ class Printer:
                 click.echo(to_json(view))
         elif self._output == "csv":
             write_csv(sys.stdout, counted())
-        else:
+        elif self._output == "yaml":
             self._whole(list(counted()))
+        else:
+            _list(counted())
         return count
 
     def live(self, views: Iterable[View], line: Callable[[View], str]) -> None:
@@ -81,6 +84,15 @@ class Printer:
 def to_json(value: Any, indent: int | None = None) -> str:
     # The characters stand inside of strings only, so that their escapes mean the same.
     return json.dumps(value, indent=indent, ensure_ascii=False).translate(_JSON_CONTROLS)
+
+
+def _list(views: Iterable[View]) -> None:
+    """What ``to_json`` with an indent of two makes of a list of them, as they come."""
+    before = "["
+    for view in views:
+        click.echo(before + "\n" + textwrap.indent(to_json(view, indent=2), "  "), nl=False)
+        before = ","
+    click.echo("[]" if before == "[" else "\n]")
 
 
 def to_yaml(value: Any) -> str:

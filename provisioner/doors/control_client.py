@@ -1,5 +1,6 @@
 """The other end of the administrators' door: a blocking client over MQTT 5, for the command line."""
 
+import itertools
 import json
 import queue
 import secrets
@@ -7,7 +8,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -126,13 +127,16 @@ class ControlClient:
                 return
 
     def send_rows(
-        self, rows: Sequence[tuple[int, Mapping[str, Any]]], *, dry_run: bool = False
+        self, rows: Iterable[tuple[int, Mapping[str, Any]]], *, dry_run: bool = False
     ) -> Iterator[Mapping[str, Any]]:
         """The result of each row of an import, in order. Rows that the service did not get to are sent again."""
         bytes_max = self._packet_bytes_max - ENVELOPE_BYTES_MAX
-        done = 0
-        while done < len(rows):
-            chunk = _chunk(rows, done, min(CHUNK_BYTES_MAX, bytes_max))
+        source, waiting = iter(rows), list[tuple[int, Mapping[str, Any]]]()
+        while True:
+            waiting += itertools.islice(source, CHUNK_ROWS_MAX - len(waiting))
+            if not waiting:
+                return
+            chunk = _chunk(waiting, min(CHUNK_BYTES_MAX, bytes_max))
             if len(chunk) == 1 and _bytes(chunk[0]) > bytes_max:
                 results = [_too_large(chunk[0], bytes_max)]
             else:
@@ -140,7 +144,7 @@ class ControlClient:
             if not results:
                 raise Unreachable(f"{self._where} answered without a result")
             yield from results
-            done += len(results)
+            del waiting[: len(results)]
 
     @property
     def _where(self) -> str:
@@ -251,11 +255,11 @@ def _reason(error: OSError) -> str:
     return error.strerror or type(error).__name__
 
 
-def _chunk(rows: Sequence[tuple[int, Mapping[str, Any]]], start: int, bytes_max: int) -> list[tuple[int, Any]]:
-    """Rows from ``start`` on that fit into one packet; at least one, whether it fits or not."""
+def _chunk(rows: Sequence[tuple[int, Mapping[str, Any]]], bytes_max: int) -> list[tuple[int, Any]]:
+    """The first rows that fit into one packet; at least one, whether it fits or not."""
     chunk: list[tuple[int, Any]] = []
     bytes_left = bytes_max
-    for row in rows[start : start + CHUNK_ROWS_MAX]:
+    for row in rows:
         bytes_left -= _bytes(row) + 1
         if chunk and bytes_left < 0:
             break

@@ -9,7 +9,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -36,31 +36,37 @@ def read_text(path: str, bytes_max: int = FILE_BYTES_MAX) -> str:
 
     try:
         with click.open_file(path, "rb") as file:
-            data = file.read(bytes_max + 1)
+            return text_of(file, path, bytes_max)
     except OSError as error:
-        raise _bad(path, f"must be a readable file: {error.strerror}") from None
+        raise bad(path, f"must be a readable file: {error.strerror}") from None
+
+
+def text_of(file: IO[bytes], path: str, bytes_max: int, beyond: str = "") -> str:
+    """What is left of an open file. beyond: what helps who has more."""
+    data = file.read(bytes_max + 1)
     if len(data) > bytes_max:
-        raise _bad(path, f"must be at most {bytes_max:,} bytes")
+        raise bad(path, f"must be at most {bytes_max:,} bytes{beyond}", "more")
     try:
-        return str(data.decode("utf-8-sig"))
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise _bad(path, "must be UTF-8") from None
+        raise bad(path, "must be UTF-8") from None
 
 
-def read_rows(text: str, format: str, known: Iterable[str]) -> list[Row]:
-    """known: the columns that a CSV file may have; the other forms are judged row by row by the service."""
+def read_rows(text: str, format: str, known: Iterable[str]) -> Iterator[Row]:
+    """Of a text that is there whole. known: the columns that a CSV file may have; the other forms are judged row by
+    row by the service."""
     if format == "csv":
-        return list(_csv_rows(text, frozenset(known)))
-    if format == "yaml":
-        return list(_yaml_rows(text))
-    return list(_json_lines(text) if format == "jsonl" else _json_rows(text))
+        return csv_rows(io.StringIO(text, newline=""), known)
+    if format == "jsonl":
+        return json_lines(io.StringIO(text, newline="\n"))
+    return _yaml_rows(text) if format == "yaml" else _json_rows(text)
 
 
 def read_object(path: Path) -> Mapping[str, Any]:
     """One object from a JSON or YAML file: a configuration, a template."""
     value = read_value(path)
     if not isinstance(value, dict):
-        raise _bad(str(path), "must hold an object")
+        raise bad(str(path), "must hold an object")
     return value
 
 
@@ -75,7 +81,7 @@ def read_value(path: Path) -> Any:
         raise InvalidInput(Problem(f"{path}: {p.field}", p.rule, p.shape) for p in error.problems) from None
     except (ValueError, RecursionError) as error:
         line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise _bad(f"{path}{line}", "must be JSON") from None
+        raise bad(f"{path}{line}", "must be JSON") from None
     _check_characters(value, str(path))
     return value
 
@@ -91,18 +97,19 @@ def over(template: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _csv_rows(text: str, known: frozenset[str]) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def csv_rows(lines: Iterable[str], known: Iterable[str]) -> Iterator[Row]:
+    """lines: with their ends as they are in the file."""
+    reader = csv.reader(lines, strict=True)
     try:
         names = [name.strip() for name in next(reader, [])]
-        _check_header(names, known)
+        _check_header(names, frozenset(known))
         line = reader.line_num + 1
         for cells in reader:
             if cells:
                 yield line, _csv_row(line, names, cells)
             line = reader.line_num + 1
     except csv.Error:
-        raise _bad(f"line {reader.line_num}", "must be CSV as RFC 4180 has it") from None
+        raise bad(f"line {reader.line_num}", "must be CSV as RFC 4180 has it") from None
 
 
 def _check_header(names: list[str], known: frozenset[str]) -> None:
@@ -120,7 +127,7 @@ def _check_header(names: list[str], known: frozenset[str]) -> None:
 
 def _csv_row(line: int, names: list[str], cells: list[str]) -> dict[str, Any]:
     if len(cells) > len(names):
-        raise _bad(f"line {line}", f"must have at most {len(names)} cells, one a column")
+        raise bad(f"line {line}", f"must have at most {len(names)} cells, one a column")
     pairs = zip(names, cells, strict=False)
     return {name: text if name in _SECRET_COLUMNS else uncell(text) for name, text in pairs if text != ""}
 
@@ -129,7 +136,7 @@ def _json_rows(text: str) -> Iterator[Row]:
     """The items of one list, found one by one so that each has its line."""
     at = _skipped(text, 0)
     if text[at : at + 1] != "[":
-        raise _bad("line 1", "must be a list of objects")
+        raise bad("line 1", "must be a list of objects")
     at = _skipped(text, at + 1)
     line, counted = 1, 0
     while text[at : at + 1] != "]":
@@ -140,17 +147,17 @@ def _json_rows(text: str) -> Iterator[Row]:
         if text[at : at + 1] == ",":
             at = _skipped(text, at + 1)
         elif text[at : at + 1] != "]":
-            raise _bad(f"line {line}", "must be JSON")
+            raise bad(f"line {line}", "must be JSON")
     if _skipped(text, at + 1) != len(text):
-        raise _bad(f"line {line}", "must end with the list")
+        raise bad(f"line {line}", "must end with the list")
 
 
-def _json_lines(text: str) -> Iterator[Row]:
-    for line, part in enumerate(text.split("\n"), 1):
+def json_lines(lines: Iterable[str]) -> Iterator[Row]:
+    for line, part in enumerate(lines, 1):
         if part.strip():
             value, end = _json_value(part, _skipped(part, 0), line)
             if _skipped(part, end) != len(part):
-                raise _bad(f"line {line}", "must be one JSON object")
+                raise bad(f"line {line}", "must be one JSON object")
             yield line, _object(value, line)
 
 
@@ -160,7 +167,7 @@ def _json_value(text: str, at: int, line: int) -> tuple[Any, int]:
     except (ValueError, RecursionError) as error:
         if isinstance(error, json.JSONDecodeError):
             line += text.count("\n", at, error.pos)
-        raise _bad(f"line {line}", "must be JSON, without NaN and without a key twice") from None
+        raise bad(f"line {line}", "must be JSON, without NaN and without a key twice") from None
 
 
 def _skipped(text: str, at: int) -> int:
@@ -192,16 +199,16 @@ class _Loader(yaml.SafeLoader):
     def fetch_flow_collection_start(self, token_class: type[yaml.Token]) -> None:
         # The scanner runs ahead of the composer, and slows down with each bracket that is open.
         if self.flow_level >= YAML_DEPTH_MAX:
-            raise _bad("the file", "must not be nested so deep")
+            raise bad("the file", "must not be nested so deep")
         super().fetch_flow_collection_start(token_class)
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]  # the stubs lack it
-            raise _bad(f"line {line}", "must not use an alias (*name): write the values out")
+            raise bad(f"line {line}", "must not use an alias (*name): write the values out")
         self._depth += 1
         if self._depth > YAML_DEPTH_MAX:
-            raise _bad("the file", "must not be nested so deep")
+            raise bad("the file", "must not be nested so deep")
         try:
             return super().compose_node(parent, index)
         finally:
@@ -210,7 +217,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         made: dict[Any, Any] = super().construct_mapping(node, deep)
         if len(made) != len(node.value):
-            raise _bad(f"line {node.start_mark.line + 1}", "must not repeat a key")
+            raise bad(f"line {node.start_mark.line + 1}", "must not repeat a key")
         return made
 
 
@@ -223,7 +230,7 @@ _Loader.yaml_implicit_resolvers = {
 def _yaml_rows(text: str) -> Iterator[Row]:
     root = _yaml_root(text)
     if not isinstance(root, yaml.SequenceNode):
-        raise _bad("line 1", "must be a list of objects")
+        raise bad("line 1", "must be a list of objects")
     for node in root.value:
         line = node.start_mark.line + 1
         yield line, _object(_built(node), line)
@@ -234,11 +241,11 @@ def _yaml_root(text: str) -> yaml.Node:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise _bad(f"line {mark.line + 1}" if mark else "the file", "must be YAML") from None
+        raise bad(f"line {mark.line + 1}" if mark else "the file", "must be YAML") from None
     except RecursionError:
-        raise _bad("the file", "must not be nested so deep") from None
+        raise bad("the file", "must not be nested so deep") from None
     if root is None:
-        raise _bad("the file", "must not be empty")
+        raise bad("the file", "must not be empty")
     return root
 
 
@@ -249,14 +256,14 @@ def _built(node: yaml.Node) -> Any:
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         if isinstance(error, InvalidInput):
             raise
-        raise _bad(f"line {node.start_mark.line + 1}", "must hold plain values only") from None
+        raise bad(f"line {node.start_mark.line + 1}", "must hold plain values only") from None
     finally:
         loader.dispose()
 
 
 def _object(value: Any, line: int) -> Mapping[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-        raise _bad(f"line {line}", "must be an object of fields")
+        raise bad(f"line {line}", "must be an object of fields")
     _check_characters(value, f"line {line}")
     return value
 
@@ -266,9 +273,9 @@ def _check_characters(value: Any, at: str) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise _bad(at, "must not hold half a character") from None
+        raise bad(at, "must not hold half a character") from None
     except (TypeError, ValueError, RecursionError):
-        raise _bad(at, "must hold plain values only") from None
+        raise bad(at, "must hold plain values only") from None
 
 
 def _cell_object(text: str) -> Any:
@@ -286,5 +293,5 @@ def _deep(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _bad(field: str, rule: str) -> InvalidInput:
-    return InvalidInput([Problem(field, rule, "something else")])
+def bad(field: str, rule: str, shape: str = "something else") -> InvalidInput:
+    return InvalidInput([Problem(field, rule, shape)])

@@ -242,7 +242,7 @@ def test_f_37_import_files_that_burst_are_refused_at_once(name: str) -> None:
     for _ in range(5):
         began_s = time.perf_counter()
         with pytest.raises(InvalidInput):
-            rows.read_rows(text, form, REQUEST_FIELDS)
+            list(rows.read_rows(text, form, REQUEST_FIELDS))
         times_s.append(time.perf_counter() - began_s)
     assert min(times_s) < REFUSAL_S_MAX
 
@@ -278,11 +278,14 @@ def test_f_37_an_envelope_that_bursts_is_refused_at_once(installation: Installat
 
 
 def _told(wire: Wire, payload: bytes) -> dict[str, Any]:
-    began_s = time.perf_counter()
-    wire.publish("ctl/v1/admin-burst/request", payload)
-    message = wire.message()
-    assert message is not None
-    assert time.perf_counter() - began_s < 10 * REFUSAL_S_MAX
+    times_s = []
+    while not times_s or min(times_s) > 10 * REFUSAL_S_MAX:
+        assert len(times_s) < 5, times_s
+        began_s = time.perf_counter()
+        wire.publish("ctl/v1/admin-burst/request", payload)
+        message = wire.message()
+        assert message is not None
+        times_s.append(time.perf_counter() - began_s)
     answer = json.loads(message.payload)
     assert isinstance(answer, dict)
     return answer

@@ -266,8 +266,10 @@ async def test_ec41_import_reports_row_by_row(desk: Desk) -> None:
     assert await desk.platform.store.count(ProvisionRequest) == 2
 
 
-def test_import_answers_for_the_rows_it_got_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When time or room runs out the rest is left to be sent again: no row's secret is ever lost."""
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_import_answers_for_the_rows_it_got_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dry_run: bool) -> None:
+    """When time or room runs out the rest is left to be sent again: no row's secret is ever lost, and no trial of
+    many passwords outlasts the asker."""
 
     async def walk() -> None:
         async with open_desk(tmp_path) as desk:
@@ -275,13 +277,14 @@ def test_import_answers_for_the_rows_it_got_to(tmp_path: Path, monkeypatch: pyte
             rows = [[n, {"account": "acme", "client_id": f"gw{n}", "username": f"user-{n}"}] for n in range(5)]
             monkeypatch.setattr(control_verbs, "IMPORT_SLICE", 1)
             monkeypatch.setattr(control_listings, "PAGE_BYTES_MAX", 600)
-            results = (await desk.ask("request.import", rows=rows))["rows"]
+            results = (await desk.ask("request.import", rows=rows, dry_run=dry_run))["rows"]
             assert 1 <= len(results) < 5
             monkeypatch.setattr(control_listings, "PAGE_BYTES_MAX", 100_000)
             monkeypatch.setattr(control_verbs, "IMPORT_S_MAX", -1.0)
-            more = (await desk.ask("request.import", rows=rows[len(results) :]))["rows"]
+            more = (await desk.ask("request.import", rows=rows[len(results) :], dry_run=dry_run))["rows"]
             assert [row["line"] for row in more] == [len(results)]
-            assert await desk.platform.store.count(ProvisionRequest) == len(results) + 1
+            made = 0 if dry_run else len(results) + 1
+            assert await desk.platform.store.count(ProvisionRequest) == made
 
     asyncio.run(walk())
 

@@ -3,7 +3,11 @@
 import csv
 import io
 import json
+import os
+import threading
 import time
+import tracemalloc
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.doors import rows
+from provisioner.doors import row_files, rows
 from provisioner.doors.cli_output import FORMULA_SIGNS, cell, csv_text, uncell
+from provisioner.doors.row_files import RowFile
 from provisioner.model.draft import REQUEST_FIELDS
 from provisioner.model.errors import InvalidInput
 
@@ -148,6 +153,73 @@ def test_file_is_bounded_before_it_is_parsed(tmp_path: Path) -> None:
     assert rows.read_text(str(file)) == "a"
     with pytest.raises(InvalidInput, match="No such file"):
         rows.read_text(str(tmp_path / "absent"))
+
+
+LONG = {
+    "csv": ("client_id,username\r\n", "gw{0},user{0}\r\n"),
+    "jsonl": ("", '{{"client_id": "gw{0}", "username": "user{0}"}}\n'),
+}
+
+
+@pytest.mark.parametrize("form", LONG)
+def test_ec41_a_long_file_is_read_row_by_row_as_often_as_one_wants(tmp_path: Path, form: str) -> None:
+    """EC-41: a hundred thousand rows take no more memory than a few."""
+    header, row = LONG[form]
+    file = tmp_path / f"fleet.{form}"
+    with file.open("w", encoding="utf-8-sig", newline="") as made:
+        made.write(header)
+        made.writelines(row.format(n) for n in range(100_000))
+    assert file.stat().st_size > 1_500_000
+    with RowFile(str(file), form, REQUEST_FIELDS) as found:
+        tracemalloc.start()
+        (last,) = deque(found, maxlen=1)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert sum(1 for _ in found) == 100_000
+    assert last == (100_000 + bool(header), {"client_id": "gw99999", "username": "user99999"})
+    assert peak < 300_000
+
+
+def test_a_whole_file_of_json_is_bounded_and_told_what_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has to be in memory as one piece has a limit, and its refusal names the forms that have none."""
+    file = tmp_path / "fleet.json"
+    file.write_text(json.dumps([{"client_id": "gw1"}]))
+    monkeypatch.setattr(row_files, "FILE_BYTES_MAX", 10)
+    with RowFile(str(file), "json", REQUEST_FIELDS) as found, pytest.raises(InvalidInput, match="CSV and JSON lines"):
+        list(found)
+
+
+@pytest.mark.parametrize(
+    ("form", "data", "field", "rule"),
+    [
+        ("csv", b"client_id\n\xff\n", "", "UTF-8"),
+        ("jsonl", b'{}\n"' + b"x" * (1 << 20) + b'"\n', "line 2", "at most 1,048,576 characters"),
+        ("csv", b"client_id\n" + b"," * (1 << 20) + b"\n", "line 2", "at most 1,048,576 characters"),
+    ],
+    ids=["no UTF-8", "endless JSON line", "endless CSV line"],
+)
+def test_rows_that_nobody_may_read_are_refused_by_line(
+    tmp_path: Path, form: str, data: bytes, field: str, rule: str
+) -> None:
+    """F-37: a line that does not end is refused at the limit, whatever stands in it."""
+    file = tmp_path / "bad"
+    file.write_bytes(data)
+    with RowFile(str(file), form, REQUEST_FIELDS) as found, pytest.raises(InvalidInput) as caught:
+        list(found)
+    (problem,) = caught.value.problems
+    assert problem.field == (field or str(file))
+    assert rule in problem.rule
+
+
+def test_what_cannot_be_read_twice_is_kept_meanwhile(tmp_path: Path) -> None:
+    """A pipe is read to its end before its first row is there, and again from its beginning."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("client_id\ngw1\n",))
+    writer.start()
+    with RowFile(str(pipe), "csv", REQUEST_FIELDS) as found:
+        assert list(found) == list(found) == [(2, {"client_id": "gw1"})]
+    writer.join(5)
 
 
 def test_object_file_is_json_or_yaml(tmp_path: Path) -> None:
