@@ -4,6 +4,7 @@ account broker that asks us is remembered here too. The log is durable and in or
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
@@ -54,7 +55,7 @@ class Following:
         self._connections, self._cut, self._clock = connections, cut, clock
         self._looking: dict[str, asyncio.Future[None]] = {}
         self._left: set[str] = set()  # users that could not be refreshed
-        self._cut_here: dict[str, float] = {}
+        self._cut_here: OrderedDict[str, float] = OrderedDict()
         self._seq = 0
 
     async def start(self) -> None:
@@ -95,8 +96,10 @@ class Following:
     def cut(self, identity: str) -> object:
         """For verbs that were given at this gate: it is cut at once, and not a second time when the log tells of it."""
         now = self._clock()
-        self._cut_here = {id: at_s for id, at_s in self._cut_here.items() if now - at_s < ONCE_S}
+        self._cut_here.pop(identity, None)
         self._cut_here[identity] = now
+        while now - self._cut_here[oldest := next(iter(self._cut_here))] >= ONCE_S:
+            del self._cut_here[oldest]
         return self._cut(identity)
 
     async def look_up(self, username: str) -> None:

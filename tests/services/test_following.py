@@ -1,6 +1,7 @@
 """What other gates did, learned from the audit log and from the store (D12)."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -91,6 +92,22 @@ async def test_f_08_what_was_cut_here_is_not_cut_again_when_the_log_tells_of_it(
         await world.requests.revoke(ADA, "gw2")
         await gate.until(lambda: len(gate.cut) == 2)
         assert gate.cut == [made.request.id, other.request.id]
+
+
+@in_world
+async def test_f_08_a_large_account_is_cut_in_no_time(world: World) -> None:
+    """To disable an account cuts whoever may be there, of all of its requests: each costs the same, however many were
+    cut just before, and what is old is forgotten."""
+    clock_s, cut = 100.0, list[str]()
+    own = Following(world.platform, world.effects, {}, list, cut.append, lambda: clock_s)
+    began_s = time.process_time()
+    for number in range(20_000):
+        own.cut(f"req-{number}")
+    assert time.process_time() - began_s < 1.0
+    assert len(cut) == 20_000
+    clock_s += following.ONCE_S
+    own.cut("req-7")
+    assert list(own._cut_here) == ["req-7"]
 
 
 @in_world
