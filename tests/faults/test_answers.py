@@ -56,8 +56,8 @@ def test_f_13_a_device_that_is_only_acknowledged_does_not_hang(
 
     monkeypatch.setattr("device_sim.fleet.make_dialogue", misleading)
     with spy_on(shared_installation, victim_id) as victim:
-        settings = fleet_of(misled, protocol=protocol, timeouts=HASTY)
-        report, fleet = run_fleet(shared_installation, settings, deadline_s=2.0)
+        settings = fleet_of(misled, protocol=protocol, timeouts={**HASTY, "reply_s": 0.1})
+        report, fleet = run_fleet(shared_installation, settings, deadline_s=4.0)
         assert victim.wire.heard() == []
     ((runner,),) = fleet.runners
     assert report.outcomes() == {"no_answer": 1}

@@ -107,14 +107,23 @@ def test_f_32_windows_follow_the_servers_clock(site: Site, fresh_id: FreshId) ->
 
 def test_f_32_a_jump_is_noted(site: Site) -> None:
     """F-32: each jump is one audit row with its size, and one line in the log."""
-    known = len(site.installation.audit("clock.jumped"))
-    site.clock.set(HOUR_S)
-    (forth,) = site.installation.await_audit("clock.jumped", known + 1, timeout_s=10)[known:]
-    site.clock.set(-HOUR_S)
-    (back,) = site.installation.await_audit("clock.jumped", known + 2, timeout_s=10)[known + 1 :]
-    assert abs(forth["details"]["moved_s"]) >= HOUR_S - 1
-    assert back["details"]["moved_s"] == pytest.approx(-2 * HOUR_S, abs=1)
-    assert "the server's clock jumped by -7200" in site.installation.log.read_text()
+    known = len(jumps_noted(site, 0))  # those of tests before this one
+    for offset_s in (HOUR_S, -HOUR_S):
+        site.clock.set(offset_s)
+        jumps = jumps_noted(site, offset_s)
+    assert jumps[known:] == [pytest.approx(HOUR_S, abs=1), pytest.approx(-2 * HOUR_S, abs=1)]
+    assert f"the server's clock jumped by {jumps[-1]:+.1f} s" in site.installation.log.read_text()
+
+
+def jumps_noted(site: Site, offset_s: int) -> list[float]:
+    """How far the clock moved each time, once the service has seen it as far off as it is: it looks now and then."""
+    until_s = time.monotonic() + 20
+    while True:
+        jumps = [row["details"]["moved_s"] for row in site.installation.audit("clock.jumped")]
+        if sum(jumps) == pytest.approx(offset_s, abs=10):
+            return jumps
+        assert time.monotonic() < until_s, jumps
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("offset_s", [HOUR_S, -HOUR_S])

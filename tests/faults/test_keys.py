@@ -17,6 +17,7 @@ from tests.support.installation import Installation
 
 GUESSES = 10_000
 AT_ONCE = 200
+AT_FIRST = 40  # so few that also a busy machine is through with them before the first back-off is over
 BACKOFF_S = 1
 WRONG = "000000-000000-000000-000000-{:06d}"
 
@@ -105,7 +106,7 @@ def test_f_18_ten_thousand_wrong_keys_are_ten_guesses(quick: Installation, versi
         with spy_on(quick, "spy") as spy, Neighbours(quick) as neighbours:
             guesser = Guesser(quick, target, version)
             started_s = time.monotonic()
-            assert guesser.guess(AT_ONCE) == {"refused": 5, "busy": AT_ONCE - 5}
+            assert guesser.guess(AT_FIRST) == {"refused": 5, "busy": AT_FIRST - 5}
             while (failures := key_failures(quick)) < 10:
                 guesser.guess(20)
                 assert key_failures(quick) <= failures + 1, "one more comparison for each back-off"

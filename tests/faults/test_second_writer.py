@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.installation import CLI, ROOT, Installation, run_cli
+from tests.support.installation import CLI, ROOT, START_S_MAX, Installation, run_cli
 
 UNAVAILABLE = 8
 WRITERS = 4
@@ -131,7 +131,7 @@ def test_f_43_two_that_start_at_once(make_installation: Callable[..., Installati
 
 def _first_to_end(contenders: list["subprocess.Popen[bytes]"], count: int) -> list[int]:
     """The statuses of those that ended by themselves, once they are that many."""
-    until_s = time.monotonic() + 15
+    until_s = time.monotonic() + START_S_MAX * len(contenders)
     while len(codes := [each.returncode for each in contenders if each.poll() is not None]) < count:
         assert time.monotonic() < until_s, "too many go on"
         time.sleep(0.02)
