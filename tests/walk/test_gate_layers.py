@@ -258,7 +258,7 @@ def test_garbage_on_a_websocket_port_is_cut(house: House, garbage: bytes) -> Non
 
 def test_f35_a_full_gate_answers_through_the_layers(files: TlsFiles) -> None:
     """F-35: the refusal of a full gate reaches clients behind TLS, asked or unasked."""
-    limits = GateLimits(connections_max=1, turned_away_wait_s=0.3)
+    limits = GateLimits(connections_max=1, turned_away_wait_s=1.5)
     with running_gate(limits, [Listener(name="plain"), Listener(name="tls", tls=files)]) as house, device(house):
         port = house.gate.ports["tls"]
         assert Peer(port, tls=trusting(files)).connect("extra") == 3

@@ -45,7 +45,7 @@ def strangers(house: House, count: int, data: bytes = b"") -> list[socket.socket
 
 def test_f34_slow_connects_are_dropped_and_devices_get_in_meanwhile() -> None:
     """F-34: half-open sockets with one byte each are cut at the deadline, and a device is served beside them."""
-    limits = GateLimits(session=SessionSettings(connect_deadline_s=0.4))
+    limits = GateLimits(session=SessionSettings(connect_deadline_s=1.5))
     with running_gate(limits) as house:
         slow = strangers(house, 200, b"\x10")
         with device(house) as peer:
@@ -170,8 +170,7 @@ def test_a_flapping_device_is_told_busy() -> None:
 
 def test_a_silent_application_is_unavailable() -> None:
     """A login that the application does not settle in time is answered "server unavailable"."""
-    limits = GateLimits(admit_s_max=0.1, session=SessionSettings(connect_deadline_s=0.1))
-    with running_gate(limits) as house, Peer(house.gate.ports["plain"]) as peer:
+    with running_gate(GateLimits(admit_s_max=0.1)) as house, Peer(house.gate.ports["plain"]) as peer:
         assert peer.connect("gw", "slow") == 3
         assert house.application.reasons("connect.refused") == ["application_slow"]
         house.go_on()

@@ -18,6 +18,7 @@ from broker.packets import (
 )
 from broker.reason_codes import ReasonCode
 from tests.walk.gate_house import (
+    DEADLINE_S,
     Peer,
     Recorder,
     device,
@@ -66,9 +67,9 @@ def test_f16_while_one_is_engaged_others_get_a_conflict() -> None:
 
 def test_f16_a_displaced_device_is_not_answered_any_more() -> None:
     """F-16: what an older connection said and was not handled when a newer one displaced it is not handled at all."""
-    with running_gate(GateLimits(messages_burst=1, messages_per_s=2.0)) as house, device(house) as older:
+    with running_gate(GateLimits(messages_burst=1, messages_per_s=0.8)) as house, device(house) as older:
         assert older.ask(b"first", "gw") == b"answer:first"
-        older.send(Publish(request_topic("gw"), b"late", qos=1, packet_id=9))  # waits for its turn: half a second
+        older.send(Publish(request_topic("gw"), b"late", qos=1, packet_id=9))  # waits for its turn: more than a second
         with device(house) as newer:
             house.until_closed("gw", Close.TAKEN_OVER)
             assert [newer.ask(b"x", "gw", number) for number in (1, 2)] == [b"answer:x"] * 2
@@ -87,7 +88,7 @@ def test_f16_too_many_contenders_are_told_busy() -> None:
 
 def test_f16_an_engagement_does_not_last_for_ever() -> None:
     """F-16: after ``engaged_s_max`` a contender that asks again takes over as usual."""
-    with running_gate(GateLimits(engaged_s_max=0.2)) as house, device(house) as stuck:
+    with running_gate(GateLimits(engaged_s_max=1.0)) as house, device(house) as stuck:
         stuck.ask(b"engage", "gw")
         contender = device(house)
         answers = [contender.ask(b"x", "gw")]
@@ -154,7 +155,7 @@ def test_drain_refuses_newcomers_tells_the_idle_and_lets_answers_arrive() -> Non
         assert (answer.payload, answer.packet_id) == (b"answer:wait", 1)
         busy.send(PubAck(1))
         assert busy.next_of(Disconnect).code == ReasonCode.SERVER_SHUTTING_DOWN
-        draining.result(2)
+        draining.result(DEADLINE_S)
 
 
 def test_drain_ends_in_time_whatever_devices_do() -> None:
