@@ -7,6 +7,8 @@ A configuration maps component pids to properties: ``{"pid": {"property": value}
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from string import digits
 from typing import Any
 
 TRANSPORT_PID = "org.eclipse.kura.core.data.transport.mqtt.MqttDataTransport"
@@ -21,13 +23,15 @@ NODES_MAX = 10_000
 
 def _fold(name: str) -> str:
     """Compatibility-normalised, case-folded and without invisible characters."""
+    if name.isascii():
+        return name.lower()
     folded = unicodedata.normalize("NFKC", name).casefold()
     return "".join(c for c in folded if unicodedata.category(c) != "Cf")
 
 
 def _squeeze(name: str) -> str:
     """One form for all spellings of a name: folded, letters and digits only."""
-    return "".join(c for c in _fold(name) if c.isalnum())
+    return "".join(filter(str.isalnum, _fold(name)))
 
 
 _GENERATED_SQUEEZED = frozenset(_squeeze(name) for name in ALWAYS_GENERATED)
@@ -37,6 +41,38 @@ _FURTHER_TRANSPORT = re.compile(f"{_TRANSPORT_SQUEEZED}-[a-z0-9]+")
 # Levels that only hold what a component has, as in Kura's own JSON.
 _HOLDER = re.compile("(?<![a-z0-9])(?:properties|parameters)(?![a-z0-9])")
 _NAME_KEYS = frozenset(("name", "id", "key", "property", "parameter"))
+_SQUEEZED_MAX = max(map(len, _GENERATED_SQUEEZED))
+_TOO_LONG = "/"  # no part of anything that is squeezed
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What the names from the top down to some level read as, squeezed: from the last transport on, or from the top.
+
+    plain: as they stand. further: as if a further connection's suffix were no part of them. Of what has become longer
+    than a parameter's name only so much is kept as a transport's name may begin in, so that long names cost no more."""
+
+    plain: str = ""
+    further: str = ""
+
+    def below(self, name: str) -> "_Reading":
+        """One level down."""
+        bare = _HOLDER.sub("", _fold(name))
+        plain, further = _squeeze(bare), _squeeze(_FURTHER_TRANSPORT.sub(_TRANSPORT_SQUEEZED, bare))
+        return _Reading(_ending(self.plain + plain), _ending(self.further + further))
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether this is a spelling of one of the five."""
+        return any(each.removeprefix(_TRANSPORT_SQUEEZED) in _GENERATED_SQUEEZED for each in (self.plain, self.further))
+
+
+def _ending(squeezed: str) -> str:
+    _, transport, rest = squeezed.rpartition(_TRANSPORT_SQUEEZED)
+    rest = rest.lstrip(digits) if transport else rest
+    if len(rest) <= _SQUEEZED_MAX:
+        return transport + rest
+    return _TOO_LONG + rest[1 - len(_TRANSPORT_SQUEEZED) :]
 
 
 def generated(broker_url: str, account: str, client_id: str, username: str, password: object) -> dict[str, Any]:
@@ -76,7 +112,7 @@ def strip_generated(additional: Mapping[str, Any]) -> tuple[dict[str, Any], list
     nesting, or outside of any component, the rest of the path reads as the parameter's name.
     """
     dropped: list[str] = []
-    cleaned = _clean_map(additional, (), dropped)
+    cleaned = _clean_map(additional, (), _Reading(), dropped)
     return cleaned, dropped
 
 
@@ -127,29 +163,29 @@ def _deep(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _clean_map(node: Mapping[str, Any], path: tuple[str, ...], dropped: list[str]) -> dict[str, Any]:
+def _clean_map(node: Mapping[str, Any], path: tuple[str, ...], reading: _Reading, dropped: list[str]) -> dict[str, Any]:
     kept = {}
     for key, value in node.items():
-        here = (*path, str(key))
-        if _names_generated(here):
+        here, read = (*path, str(key)), reading.below(str(key))
+        if read.is_generated:
             dropped.append("/".join(here))
         else:
-            kept[key] = _clean(value, here, dropped)
+            kept[key] = _clean(value, here, read, dropped)
     return kept
 
 
-def _clean(value: Any, path: tuple[str, ...], dropped: list[str]) -> Any:
+def _clean(value: Any, path: tuple[str, ...], reading: _Reading, dropped: list[str]) -> Any:
     if isinstance(value, Mapping):
-        return _clean_map(value, path, dropped)
+        return _clean_map(value, path, reading, dropped)
     if not isinstance(value, list):
         return value
     kept = []
     for item in value:
-        spelled = next((name for name in _names_in(item) if _names_generated((*path, name))), None)
+        spelled = next((name for name in _names_in(item) if reading.below(name).is_generated), None)
         if spelled is not None:
             dropped.append("/".join((*path, spelled)))
         else:
-            kept.append(_clean(item, path, dropped))
+            kept.append(_clean(item, path, reading, dropped))
     return kept
 
 
@@ -157,14 +193,3 @@ def _names_in(item: Any) -> Iterator[str]:
     """A list of ``{"name": ..., "value": ...}`` is one more way to spell properties."""
     if isinstance(item, Mapping):
         yield from (name for key, name in item.items() if _squeeze(str(key)) in _NAME_KEYS and isinstance(name, str))
-
-
-def _names_generated(path: tuple[str, ...]) -> bool:
-    whole = _HOLDER.sub("", _fold("/".join(path)))
-    return any(map(_names_parameter, (whole, _FURTHER_TRANSPORT.sub(_TRANSPORT_SQUEEZED, whole))))
-
-
-def _names_parameter(folded: str) -> bool:
-    squeezed = _squeeze(folded)
-    _, in_transport, rest = squeezed.rpartition(_TRANSPORT_SQUEEZED)
-    return (rest.lstrip("0123456789") if in_transport else squeezed) in _GENERATED_SQUEEZED

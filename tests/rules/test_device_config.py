@@ -3,6 +3,7 @@
 import copy
 import json
 import string
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -230,6 +231,23 @@ def test_names_that_act_elsewhere_are_plain_names_here(key: str) -> None:
     """F-47: no key has a meaning of its own."""
     additional = {key: {"username": EVIL}, TRANSPORT_PID: {key: {"x": 1}}}
     assert merged(additional)[TRANSPORT_PID] == {**THE_FIVE, key: {"x": 1}}
+
+
+@pytest.mark.parametrize("pid", ["x" * 20_000, "mqtt" * 5_000, f"{TRANSPORT_PID}.{'0' * 20_000}", "\uff4d" * 6_000])
+def test_long_names_do_not_hold_up_the_gate(pid: str) -> None:
+    """F-37: each grant merges, so a configuration of the largest size takes a moment, however its names are chosen."""
+    additional = {pid: {f"p{number}": number for number in range(1_500)}}
+    began_s = time.perf_counter()
+    assert merged(additional)[pid] == additional[pid]
+    assert time.perf_counter() - began_s < 1.0
+
+
+@given(transport_parts(), st.lists(st.text("properties.0-xmqt/", max_size=30)), transport_parts(), name_parts())
+def test_the_last_transport_in_a_path_is_the_one_that_counts(
+    first: list[str], between: list[str], last: list[str], name: list[str]
+) -> None:
+    """F-47: whatever stands above a transport, however much of it, its parameters are the gate's."""
+    assert EVIL not in json.dumps(merged(nested([*first, *between, *last, *name], EVIL)))
 
 
 # What may be added at all.
