@@ -57,6 +57,7 @@ class MosquittoFiles:
         self._batch = Batch(self._flush)
         # Users whose newest change mosquitto has not yet shown to have read, and the number of that change.
         self._unproven: dict[str, int] = {}
+        self._is_read = False  # since the start; before, a crash may have come between the files and the sign
         self._changes = count(1)
         self._held_out: set[str] = set()  # to be cut by the next reading
         self._left_out: frozenset[str] = frozenset()  # by the newest one, also while it goes on
@@ -88,7 +89,7 @@ class MosquittoFiles:
         """Write the files, so that mosquitto can be started after us; then wait a little for it, but not for ever."""
         self._presence.tell = seen
         await asyncio.to_thread(self._files.prepare, self._control.username, self._control.password)
-        self._changed(self._files.users)  # a crash may have come between the files and the sign
+        self._is_read = False
         await self._link.start(self._up, self._hear)
         if not await self._link.wait_up(UP_WITHIN_S):
             _log.warning("account broker %s: mosquitto does not answer yet", self._name)
@@ -108,7 +109,7 @@ class MosquittoFiles:
             self._changed((user.username,))
         if self._is_unheard(user, known=former is not None):
             await self._cut({user.username})
-        elif user.username in self._unproven:
+        elif not self._is_proven(user.username):
             self._check_up(known == former)
             await self._batch.request()
         while user.username in self._left_out:  # somebody cuts it just now
@@ -120,7 +121,7 @@ class MosquittoFiles:
             self._files.remove(username)
             self._awaited.forget(username)
             self._changed((username,))
-        if username in self._unproven:
+        if not self._is_proven(username):
             await self._batch.request()
 
     async def kick(self, account: str, client_id: str) -> bool:
@@ -178,6 +179,10 @@ class MosquittoFiles:
     def _changed(self, usernames: Iterable[str]) -> None:
         self._unproven |= {username: next(self._changes) for username in usernames}
 
+    def _is_proven(self, username: str) -> bool:
+        """Whether mosquitto has read what is known of the user, or that there is none."""
+        return self._is_read and username not in self._unproven
+
     async def _flush(self) -> None:
         """Everything that is known by now, read by mosquitto. Raises Unavailable; then it is tried at the next one."""
         taken = dict(self._unproven)
@@ -187,7 +192,7 @@ class MosquittoFiles:
         self._check_up()
         await asyncio.to_thread(self._reload)
         await self._proven(mark)
-        self._left_out = out
+        self._left_out, self._is_read = out, True
         self._unproven = {name: change for name, change in self._unproven.items() if taken.get(name) != change}
 
     async def _proven(self, mark: str) -> None:
@@ -228,7 +233,7 @@ class MosquittoFiles:
         try:
             if unheard:
                 await self._cut(unheard)  # those who are there come again, and are seen
-            elif self._unproven:
+            elif self._unproven or not self._is_read:
                 await self._batch.request()
         except Unavailable as error:
             _log.warning("account broker %s: %s", self._name, error)

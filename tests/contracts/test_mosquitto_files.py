@@ -157,6 +157,19 @@ def test_a_reload_that_does_not_happen_is_told(tmp_path: Path) -> None:
         stage.put(user(1))
 
 
+def test_f_23_the_last_user_is_gone_although_a_crash_came_before_the_sign(stage: MosquittoStage) -> None:
+    """F-23, F-08: killed when the files were without the user and mosquitto was not told yet: the effect that is left
+    over tells it, also when nobody else is left to be told of."""
+    made = stage.put(user(1))
+    device = stage.of(made).admitted()
+    stage.loop.run(stage.broker.stop())
+    (stage.server.folder / "users.jsonl").write_text("")
+    stage.restart_adapter()
+    stage.loop.run(stage.broker.remove_user("acme", "user-1"))
+    assert device.left.wait(CUT_S)
+    assert stage.of(made).connect() in REFUSED
+
+
 def test_while_mosquitto_is_away_nothing_is_promised(stage: MosquittoStage) -> None:
     """EC-31 under kill -9: Unavailable at once, and what was asked for is there when mosquitto is."""
     made = stage.put(user(1))
