@@ -12,6 +12,7 @@ log = logging.getLogger(__name__)
 PAUSE_S, PAUSE_S_MAX = 1.0, 30.0
 SETTLED_S = 10.0  # one that ran so long is no failing start
 HOPELESS = frozenset((2, 6))  # exit statuses that no second try makes better: usage and settings
+NOT_BEGUN = 71  # EX_OSERR of sysexits.h
 LAST_WORDS_S = 5.0  # beyond what a worker has for its drain
 
 
@@ -50,11 +51,7 @@ class Workers:
         pause_s, loop = PAUSE_S, asyncio.get_running_loop()
         while not self._stop.is_set():
             since_s = loop.time()
-            process = self._running[number] = await asyncio.create_subprocess_exec(*self._command(number), stdin=PIPE)
-            if self._stop.is_set():  # it was told to all while this one began
-                process.terminate()
-            status = await process.wait()
-            del self._running[number]
+            status = await self._run(number)
             if self._stop.is_set():
                 return
             if status in HOPELESS:
@@ -66,6 +63,19 @@ class Workers:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._stop.wait()
+
+    async def _run(self, number: int) -> int:
+        """One worker from its beginning to its end; its exit status."""
+        try:
+            process = self._running[number] = await asyncio.create_subprocess_exec(*self._command(number), stdin=PIPE)
+        except OSError as error:  # no memory, no more processes: it may be another time
+            log.error("worker %d cannot begin: %s", number, error.strerror)
+            return NOT_BEGUN
+        if self._stop.is_set():  # it was told to all while this one began
+            process.terminate()
+        status = await process.wait()
+        del self._running[number]
+        return status
 
     def _tell(self, number: signal.Signals) -> None:
         for process in list(self._running.values()):

@@ -41,6 +41,20 @@ note("orphan")
 """
 
 
+# The same of one worker, whose program is there only after it could not be started.
+EARLY_PARENT = """
+import asyncio, os, sys
+from provisioner import workers
+workers.PAUSE_S = 0.05
+program = sys.argv[1]
+def command(number):
+    if not os.path.lexists(program):
+        asyncio.get_running_loop().call_later(0.02, os.symlink, sys.executable, program)
+    return [program, "-c", "raise SystemExit(6)"]
+raise SystemExit(asyncio.run(workers.Workers(command, 1, 1.0).run()))
+"""
+
+
 class Family:
     """The parent and what its workers have noted."""
 
@@ -138,3 +152,16 @@ def test_d12_workers_need_what_processes_can_share(changes: dict[str, Any], rule
     """Several workers on a store of one process are refused with the field and the rule."""
     with pytest.raises(ValueError, match=rule):
         Settings.model_validate({"gate": {"workers": 2}, "account_brokers": [CALLBACK], **changes})
+
+
+def test_f_27_a_worker_that_cannot_begin_is_tried_again(tmp_path: Path) -> None:
+    """For want of memory or of processes: its place is not given up, and the log says why it is empty."""
+    ended = subprocess.run(
+        [sys.executable, "-c", EARLY_PARENT, tmp_path / "program"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert ended.returncode == 6, ended.stderr
+    assert "worker 1 cannot begin: No such file or directory" in ended.stderr
