@@ -147,6 +147,17 @@ def test_a_gzip_bomb_of_200_mb_is_refused_quickly_and_in_little_memory() -> None
     assert peak_bytes < 8 * INFLATED_BYTES_MAX
 
 
+def test_a_flood_of_metrics_in_a_small_message_is_refused_quickly() -> None:
+    """F-37: 12 kB of gzip that hold four thousand metrics, each to be read and kept, cost no more than a bomb."""
+    one = encode(KuraPayload(metrics=(metric("m", "v" * 200),)))
+    flood = gzip.compress(one * 4_096)
+    assert len(flood) < 20_000
+    began_s = time.process_time()
+    with pytest.raises(MalformedPayload, match="metrics"):
+        decode(flood)
+    assert time.process_time() - began_s < 0.05
+
+
 @given(st.binary(max_size=200))
 @settings(max_examples=400, deadline=None)
 def test_no_bytes_raise_anything_but_malformed_payload(data: bytes) -> None:
