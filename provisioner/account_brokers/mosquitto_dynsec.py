@@ -26,6 +26,7 @@ from provisioner.model.topics import DeviceTopics
 _log = logging.getLogger(__name__)
 
 UP_WITHIN_S = 3.0
+AGAIN_S = 2.0
 EARLY_MAX = 20_000
 ROLE_PREFIX = "fleetgate/"
 _GONE = ("Client not found", "Role not found")
@@ -103,10 +104,10 @@ class MosquittoDynsec:
             wanted = self._wanted(user, former)
             self._check_free(wanted, former)
             if commands := list(self._changes(user, former, wanted)):
-                await self._commands.run(*commands)
+                await self._told(*commands)
                 self._clients[user.username] = wanted
             if user.enabled and user.password is not None and self._is_unheard(wanted, former is not None):
-                await self._commands.run(_cut(wanted))
+                await self._told(_cut(wanted))
 
     async def remove_user(self, account: str, username: str) -> None:
         async with self._lock:
@@ -114,7 +115,7 @@ class MosquittoDynsec:
             client = self._clients.get(username)
             if client is None or client.account != account:
                 return
-            await self._commands.run(
+            await self._told(
                 {"command": "deleteClient", "username": username},
                 {"command": "deleteRole", "rolename": _role(client)},
                 ignoring=_GONE,
@@ -128,7 +129,7 @@ class MosquittoDynsec:
             made_for = [c for c in self._clients.values() if (c.account, c.client_id) == (account, client_id)]
             left = self._presence.departures[client_id]
             if made_for:
-                await self._commands.run(*map(_cut, made_for))
+                await self._told(*map(_cut, made_for))
             return self._presence.departures[client_id] > left
 
     async def users(self) -> Sequence[tuple[str, str]]:
@@ -203,30 +204,49 @@ class MosquittoDynsec:
         if not kept_session:
             self._presence.all_gone()
             unheard = self._awaited.gap()
-        task = asyncio.create_task(self._load(unheard))
-        self._loading.add(task)
-        task.add_done_callback(self._loading.discard)
+        self._begin_loading(unheard)
 
     def _down(self) -> None:
         self._ready.clear()
         self._commands.lost()
 
-    async def _load(self, unheard: set[str]) -> None:
-        """Learn what the plugin knows, take away what a crash left half made, and deny what nothing allows."""
+    async def _told(self, *commands: Command, ignoring: Sequence[str] = ()) -> None:
+        """What became of commands that failed nobody knows: what the plugin has is learned anew before the next one."""
         try:
-            async with self._lock:
-                denied = [{"acltype": each, "allow": False} for each in _DENIED]
-                await self._commands.run({"command": "setDefaultACLAccess", "acls": denied})
-                listed = await self._commands.every("listClients", "clients", verbose=True)
-                self._clients = {client.username: client for client in map(_read, listed) if client is not None}
-                await self._sweep()
-                if cut := [_cut(self._clients[name]) for name in unheard if name in self._clients]:
-                    await self._commands.run(*cut)
-                self._ready.set()
-                while self._early:
-                    self._presence.hear(self._early.popleft())
-        except Unavailable as error:
-            _log.warning("account broker %s: %s", self._name, error)
+            await self._commands.run(*commands, ignoring=ignoring)
+        except BaseException:
+            self._ready.clear()
+            self._begin_loading(set())
+            raise
+
+    def _begin_loading(self, unheard: set[str]) -> None:
+        task = asyncio.create_task(self._load(unheard))
+        self._loading.add(task)
+        task.add_done_callback(self._loading.discard)
+
+    async def _load(self, unheard: set[str]) -> None:
+        """Try until it is done, or the connection is lost: it is begun again with the next one."""
+        while self._link.is_up:
+            try:
+                async with self._lock:
+                    await self._learn(unheard)
+                return
+            except Unavailable as error:
+                _log.warning("account broker %s: %s", self._name, error)
+            await asyncio.sleep(AGAIN_S)
+
+    async def _learn(self, unheard: set[str]) -> None:
+        """Learn what the plugin knows, take away what a crash left half made, and deny what nothing allows."""
+        denied = [{"acltype": each, "allow": False} for each in _DENIED]
+        await self._commands.run({"command": "setDefaultACLAccess", "acls": denied})
+        listed = await self._commands.every("listClients", "clients", verbose=True)
+        self._clients = {client.username: client for client in map(_read, listed) if client is not None}
+        await self._sweep()
+        if cut := [_cut(self._clients[name]) for name in unheard if name in self._clients]:
+            await self._commands.run(*cut)
+        self._ready.set()
+        while self._early:
+            self._presence.hear(self._early.popleft())
 
     async def _sweep(self) -> None:
         roles = await self._commands.every("listRoles", "roles", verbose=False)

@@ -1,12 +1,14 @@
 """mosquitto with its dynamic security plugin: the common contract against the real server, and what is its own."""
 
 import json
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from provisioner.account_brokers import dynsec_commands
 from provisioner.model.errors import Conflict, Unavailable
 from provisioner.model.ports import BrokerUser
 from provisioner.model.secret import Secret
@@ -112,6 +114,31 @@ def test_what_a_crash_left_half_made_is_swept(stage: MosquittoStage) -> None:
     assert until(lambda: "fleetgate/acme/user-1" not in str(state(stage)["roles"]))
     assert "of the site" in str(state(stage)["roles"])
     assert stage.of(stage.put(user(1))).connect() == ACCEPTED
+
+
+def test_an_answer_that_came_too_late_is_found_out(stage: MosquittoStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EC-31: a plugin that made the user after we had stopped waiting is asked what it has; it refused the user for
+    ever, for it had its role already."""
+    assert stage.server.process is not None
+    with monkeypatch.context() as impatient:
+        impatient.setattr(dynsec_commands, "ANSWER_WITHIN_S", 0.2)
+        stage.server.process.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(Unavailable, match="does not answer"):
+                stage.put(user(1))
+        finally:
+            stage.server.process.send_signal(signal.SIGCONT)
+    assert until(lambda: not _refuses(stage, user(1)))
+    assert stage.of(user(1)).connect() == ACCEPTED
+
+
+def test_a_plugin_that_is_slow_at_first_is_asked_again(stage: MosquittoStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that could not learn what the plugin has tries again while the connection lasts."""
+    with monkeypatch.context() as impatient:
+        impatient.setattr(dynsec_commands, "ANSWER_WITHIN_S", 0.0)
+        stage.restart_adapter()
+        assert _refuses(stage, user(1))
+    assert until(lambda: not _refuses(stage, user(1)))
 
 
 def test_another_administrators_answers_are_not_taken_for_ours(stage: MosquittoStage) -> None:
