@@ -35,6 +35,7 @@ from provisioner.services.devices import Devices
 from provisioner.services.effects import Effects
 from provisioner.services.epochwatch import watch_epoch
 from provisioner.services.following import Following
+from provisioner.services.gaps import Gaps
 from provisioner.services.journal import AuditTrail
 from provisioner.services.observing import EventLog, Observers, observed
 from provisioner.services.platform import Platform
@@ -75,6 +76,11 @@ class Service:
     sole: Sole | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _started_s: float = field(default_factory=time.monotonic)
+    _gaps: Gaps = field(init=False)
+
+    def __post_init__(self) -> None:
+        confirmation = self.confirmation
+        self._gaps = Gaps(self.platform, confirmation.seen, lambda: confirmation.waiting)
 
     async def start(self) -> None:
         """Finish what a crash left, then open the doors."""
@@ -94,6 +100,7 @@ class Service:
             ("audit", self.platform.audit.run()),
             ("effects", self.effects.run()),
             ("confirmation", self.confirmation.run()),
+            ("gaps", self._gaps.run()),
             ("clock", watch_clock(self.platform)),
             ("epoch", watch_epoch(self.platform)),
         ):
@@ -109,11 +116,11 @@ class Service:
         brokers = self.platform.brokers.values()
         for broker in brokers:
             if broker.capabilities().keeps_users:
-                await broker.start(self.confirmation.seen)
+                await broker.start(self._gaps.seen, self._gaps.begin)
         restored = await self.effects.restore()
         for broker in brokers:
             if not broker.capabilities().keeps_users:
-                await broker.start(self.confirmation.seen)
+                await broker.start(self._gaps.seen, self._gaps.begin)
         left = await self.effects.finish_left_over()
         log.info("restored %d account users, %d effects wait", restored, left)
 

@@ -34,7 +34,7 @@ from provisioner.account_brokers.mosquitto_user_files import (
 )
 from provisioner.model.capabilities import Capabilities
 from provisioner.model.errors import Conflict, Unavailable
-from provisioner.model.ports import BrokerUser, Sighting
+from provisioner.model.ports import BrokerUser, Gap, Sighting, heedless
 
 _log = logging.getLogger(__name__)
 
@@ -117,9 +117,9 @@ class CertificateBroker:
             home_characters_max=HOME_CHARACTERS_MAX,
         )
 
-    async def start(self, seen: Callable[[Sighting], None]) -> None:
+    async def start(self, seen: Callable[[Sighting], None], gap: Callable[[Gap], None] = heedless) -> None:
         """Write the files, so that mosquitto can be started after us; then wait a little for it, but not for ever."""
-        self._seen, self._presence.tell = seen, self._tell
+        self._seen, self._presence.tell, self._presence.gap = seen, self._tell, gap
         await asyncio.to_thread(self.prepare)
         self._to_cut = self._record.shut_homes()  # a crash may have come before that
         await self._link.start(self._up, self._hear)
@@ -248,7 +248,7 @@ class CertificateBroker:
 
     def _up(self, kept_session: bool) -> None:
         if not kept_session:
-            self._presence.all_gone()
+            self._presence.begin_anew(self._name)
         self._soon(self._catch_up())
 
     def _soon(self, work: Coroutine[Any, Any, None]) -> None:

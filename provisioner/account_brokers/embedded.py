@@ -7,7 +7,7 @@ from typing import Protocol
 
 from provisioner.account_brokers.user_book import UserBook, Verify
 from provisioner.model.capabilities import Capabilities
-from provisioner.model.ports import BrokerUser, Sighting
+from provisioner.model.ports import BrokerUser, Gap, Sighting, heedless
 from provisioner.model.topics import DeviceTopics
 
 _log = logging.getLogger(__name__)
@@ -63,8 +63,9 @@ class EmbeddedAccountBroker:
     def capabilities(self) -> Capabilities:
         return Capabilities(kicks=True, reports_sightings=True, refuses_subscribe=True, mqtt5=False, keeps_users=False)
 
-    async def start(self, seen: Callable[[Sighting], None]) -> None:
+    async def start(self, seen: Callable[[Sighting], None], gap: Callable[[Gap], None] = heedless) -> None:
         self._sighted = seen
+        gap(Gap(self._name, all_left=True))
         await self._server.start(self._admit, self._seen)
 
     async def stop(self) -> None:

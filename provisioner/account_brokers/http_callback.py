@@ -29,7 +29,7 @@ from provisioner.account_brokers.seats import Seats
 from provisioner.account_brokers.user_book import UserBook, Verify
 from provisioner.model.capabilities import Capabilities
 from provisioner.model.errors import Unavailable
-from provisioner.model.ports import BrokerUser, Sighting
+from provisioner.model.ports import BrokerUser, Gap, Sighting, heedless
 from provisioner.model.secret import Secret
 from provisioner.model.topics import DeviceTopics
 
@@ -101,8 +101,11 @@ class HttpCallbackBroker:
             keeps_users=False,
         )
 
-    async def start(self, seen: Callable[[Sighting], None]) -> None:
+    async def start(self, seen: Callable[[Sighting], None], gap: Callable[[Gap], None] = heedless) -> None:
+        """With others somebody heard what the broker told meanwhile."""
         self._sighted, self._is_asked = seen, True
+        if self._format.reports_leaving and self._others is None:
+            gap(Gap(self._name, all_left=False))
         await self._server.start()
 
     def one_of_many(

@@ -20,7 +20,7 @@ from provisioner.account_brokers.mosquitto_presence import Awaited, Presence
 from provisioner.model import names
 from provisioner.model.capabilities import Capabilities
 from provisioner.model.errors import Conflict, Unavailable
-from provisioner.model.ports import BrokerUser, Sighting
+from provisioner.model.ports import BrokerUser, Gap, Sighting, heedless
 from provisioner.model.topics import DeviceTopics
 
 _log = logging.getLogger(__name__)
@@ -82,9 +82,9 @@ class MosquittoDynsec:
             users_max=self._users_max,
         )
 
-    async def start(self, seen: Callable[[Sighting], None]) -> None:
+    async def start(self, seen: Callable[[Sighting], None], gap: Callable[[Gap], None] = heedless) -> None:
         """Wait a little for mosquitto, but not for ever."""
-        self._presence.tell = seen
+        self._presence.tell, self._presence.gap = seen, gap
         await self._link.start(self._up, self._hear, self._down)
         try:
             await asyncio.wait_for(self._ready.wait(), UP_WITHIN_S)
@@ -202,7 +202,7 @@ class MosquittoDynsec:
     def _up(self, kept_session: bool) -> None:
         unheard: set[str] = set()
         if not kept_session:
-            self._presence.all_gone()
+            self._presence.begin_anew(self._name)
             unheard = self._awaited.gap()
         self._begin_loading(unheard)
 

@@ -22,7 +22,7 @@ from provisioner.account_brokers.mosquitto_user_files import MARKS, KnownUser, U
 from provisioner.model import names
 from provisioner.model.capabilities import Capabilities
 from provisioner.model.errors import Conflict, Unavailable
-from provisioner.model.ports import BrokerUser, Sighting
+from provisioner.model.ports import BrokerUser, Gap, Sighting, heedless
 
 _log = logging.getLogger(__name__)
 
@@ -85,9 +85,9 @@ class MosquittoFiles:
             home_usernames=True,
         )
 
-    async def start(self, seen: Callable[[Sighting], None]) -> None:
+    async def start(self, seen: Callable[[Sighting], None], gap: Callable[[Gap], None] = heedless) -> None:
         """Write the files, so that mosquitto can be started after us; then wait a little for it, but not for ever."""
-        self._presence.tell = seen
+        self._presence.tell, self._presence.gap = seen, gap
         await asyncio.to_thread(self._files.prepare, self._control.username, self._control.password)
         self._is_read = False
         await self._link.start(self._up, self._hear)
@@ -223,7 +223,7 @@ class MosquittoFiles:
         """A mosquitto that was started anew may have let in awaited devices before it was listened to."""
         unheard: set[str] = set()
         if not kept_session:
-            self._presence.all_gone()
+            self._presence.begin_anew(self._name)
             unheard = self._awaited.gap()
         task = asyncio.create_task(self._catch_up(unheard))
         self._catching_up.add(task)

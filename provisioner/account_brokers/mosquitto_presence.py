@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from provisioner.account_brokers.mosquitto_log import Arrived, Left, read_notice
-from provisioner.model.ports import Sighting
+from provisioner.model.ports import Gap, Sighting, heedless
 
 
 class Presence:
@@ -26,6 +26,7 @@ class Presence:
         self._there: dict[str, Sighting] = {}
         self._heard_of: set[str] = set()
         self.tell: Callable[[Sighting], None] = _nobody
+        self.gap: Callable[[Gap], None] = heedless
         self.departures: Counter[str] = Counter()  # how often each client id left
 
     def hear(self, payload: bytes) -> None:
@@ -48,11 +49,14 @@ class Presence:
         """Whether a connection of that client id, as mosquitto knows it, is there."""
         return client_id in self._there
 
-    def all_gone(self) -> None:
-        """mosquitto was started anew, and every connection ended with the former one."""
+    def begin_anew(self, broker: str) -> None:
+        """mosquitto kept nothing for us: it was started anew, every connection ended with the former one, and who has
+        come again before we listened is not known."""
+        self.gap(Gap(broker, all_left=False))
         gone, self._there = self._there, {}
+        self._heard_of.clear()
         for sighting in gone.values():
-            self.tell(replace(sighting, connected=False, lost=True))
+            self.tell(replace(sighting, connected=False, unheard=True))
 
 
 class Awaited:

@@ -189,8 +189,9 @@ class BrokerUser:
 class Sighting:
     """A device connected (``connected``) to its account broker or left it, as that broker saw it.
 
-    lost: it left without a DISCONNECT, so that its Will was due. connection: tells it from others of the client id,
-    where that broker speaks of all of them; None where it is silent about those that were taken over from."""
+    lost: it left without a DISCONNECT, so that its Will was due. unheard: it may have left, or come again since, while
+    its broker was not heard. connection: tells it from others of the client id, where that broker speaks of all of
+    them; None where it is silent about those that were taken over from."""
 
     account: str
     username: str
@@ -198,12 +199,27 @@ class Sighting:
     address: str | None
     connected: bool = True
     lost: bool = False
+    unheard: bool = False
     connection: str | None = None
 
     @property
     def which(self) -> str:
         """The connection that it is about; a device may be known by two users while it changes its credentials."""
         return self.username if self.connection is None else f"{self.username} {self.connection}"
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """An account broker was not heard for a while: whoever was connected to it before need not be there any more.
+
+    all_left: nobody is there now; False: nobody knows who is."""
+
+    broker: str
+    all_left: bool
+
+
+def heedless(gap: Gap) -> None:
+    """For those to whom it is all the same who was there before."""
 
 
 class AccountBroker(Protocol):
@@ -214,9 +230,12 @@ class AccountBroker(Protocol):
 
     def capabilities(self) -> Capabilities: ...
 
-    async def start(self, seen: Callable[[Sighting], None]) -> None:
-        """Begin serving; ``seen`` is called on the event loop for each sighting. Before that devices find nobody there;
-        users may be put and removed, as long as the broker does not keep them (``keeps_users``)."""
+    async def start(self, seen: Callable[[Sighting], None], gap: Callable[[Gap], None] = heedless) -> None:
+        """Begin serving; ``seen`` is called on the event loop for each sighting, ``gap`` whenever some may not have
+        been told, the start included, before any that came later.
+
+        Before that devices find nobody there; users may be put and removed where the broker does not keep them
+        (``keeps_users``)."""
 
     async def stop(self) -> None: ...
 

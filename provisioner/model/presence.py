@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class ConnectionStatus(StrEnum):
-    """UNKNOWN: not seen yet, or at a broker that does not tell who leaves.
+    """UNKNOWN: not seen yet, or at a broker that does not tell who leaves, or that was not heard since.
 
     DISCONNECTED: it said so, or was cut by the platform. MISSING: it was lost without a word, so that its Will was due.
     """
@@ -19,6 +19,7 @@ class ConnectionMove(StrEnum):
     ARRIVE = "arrive"
     LEAVE = "leave"
     LOSE = "lose"
+    LOSE_SIGHT = "lose_sight"
 
 
 # Of one connection, the newest: a Will and the end of the connection that it belongs to may come in either order, and
@@ -32,6 +33,10 @@ _ENDS: dict[tuple[ConnectionStatus, ConnectionMove], ConnectionStatus] = {
     (ConnectionStatus.DISCONNECTED, ConnectionMove.LOSE): ConnectionStatus.MISSING,
     (ConnectionStatus.MISSING, ConnectionMove.LEAVE): ConnectionStatus.MISSING,
     (ConnectionStatus.MISSING, ConnectionMove.LOSE): ConnectionStatus.MISSING,
+    (ConnectionStatus.UNKNOWN, ConnectionMove.LOSE_SIGHT): ConnectionStatus.UNKNOWN,
+    (ConnectionStatus.CONNECTED, ConnectionMove.LOSE_SIGHT): ConnectionStatus.UNKNOWN,
+    (ConnectionStatus.DISCONNECTED, ConnectionMove.LOSE_SIGHT): ConnectionStatus.DISCONNECTED,
+    (ConnectionStatus.MISSING, ConnectionMove.LOSE_SIGHT): ConnectionStatus.MISSING,
 }
 
 

@@ -46,4 +46,6 @@ class Attendance:
 def _move(sighting: Sighting) -> ConnectionMove:
     if sighting.connected:
         return ConnectionMove.ARRIVE
+    if sighting.unheard:
+        return ConnectionMove.LOSE_SIGHT
     return ConnectionMove.LOSE if sighting.lost else ConnectionMove.LEAVE

@@ -39,6 +39,11 @@ class Confirmation:
         """Never blocks."""
         self._turns.take(sighting)
 
+    @property
+    def waiting(self) -> int:
+        """How many sightings are not noted yet."""
+        return self._turns.count
+
     async def run(self) -> None:
         """Note sightings, several devices' at once so that they share a commit; until cancelled."""
         await self._turns.run()

@@ -19,7 +19,7 @@ from provisioner.config import Settings
 from provisioner.doors import installation
 from provisioner.model.account import Account
 from provisioner.model.capabilities import Capabilities
-from provisioner.model.ports import BrokerUser, Put, Sighting, Store, Unit
+from provisioner.model.ports import BrokerUser, Gap, Put, Sighting, Store, Unit, heedless
 from provisioner.model.request import ProvisionRequest
 from provisioner.services.accounts import Accounts
 from provisioner.services.request_import import RequestImport
@@ -44,7 +44,7 @@ class ReportingBroker:
     def capabilities(self) -> Capabilities:
         return Capabilities(kicks=False, reports_sightings=True, refuses_subscribe=True, mqtt5=True)
 
-    async def start(self, seen: Callable[[Sighting], None]) -> None:
+    async def start(self, seen: Callable[[Sighting], None], gap: Callable[[Gap], None] = heedless) -> None:
         self._seen = seen
 
     async def stop(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from provisioner.model.ports import AccountBroker, BrokerUser, Sighting
+from provisioner.model.ports import AccountBroker, BrokerUser, Gap, Sighting
 from provisioner.model.secret import Secret
 from tests.contracts.mqtt_device import Device
 
@@ -53,6 +53,7 @@ class Stage:
     sightings: list[Sighting]
     ca_file: Path | None = None
     devices: list[Device] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
 
     def put(self, user: BrokerUser) -> BrokerUser:
         self.loop.run(self.broker.put_user(user))

@@ -15,7 +15,7 @@ from provisioner.account_brokers.callback_values import CallbackFormat
 from provisioner.account_brokers.http_callback import HttpCallbackBroker
 from provisioner.account_brokers.http_server import Handler, HttpLimits, HttpServer
 from provisioner.model.errors import Unavailable
-from provisioner.model.ports import BrokerUser, Sighting
+from provisioner.model.ports import BrokerUser, Gap, Sighting
 from provisioner.model.secret import Secret
 from tests.contracts.account_broker_stage import LoopThread, verify
 
@@ -49,6 +49,7 @@ class Site:
     loop: LoopThread
     cuts: Cuts
     sightings: list[Sighting]
+    gaps: list[Gap]
 
     @property
     def port(self) -> int:
@@ -88,8 +89,9 @@ def site(
     try:
         for each in before:
             loop.run(broker.put_user(each))
-        loop.run(broker.start(sightings.append))
-        yield Site(broker, made[0], loop, cuts, sightings)
+        gaps: list[Gap] = []
+        loop.run(broker.start(sightings.append, gaps.append))
+        yield Site(broker, made[0], loop, cuts, sightings, gaps)
         loop.run(broker.stop())
     finally:
         loop.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from provisioner.model.capabilities import Capabilities
-from provisioner.model.ports import AccountBroker, BrokerUser, Sighting
+from provisioner.model.ports import AccountBroker, BrokerUser, Gap, Sighting, heedless
 from tests.contracts.account_broker_stage import LoopThread, closing_devices
 from tests.contracts.mosquitto_stage import MosquittoStage
 from tests.contracts.mqtt_device import Device
@@ -28,7 +28,7 @@ class NamedByHome:
     def capabilities(self) -> Capabilities:
         return self.behind.capabilities()
 
-    async def start(self, seen: Callable[[Sighting], None]) -> None:
+    async def start(self, seen: Callable[[Sighting], None], gap: Callable[[Gap], None] = heedless) -> None:
         await self.behind.start(lambda sighting: seen(replace(sighting, username=self._own(sighting.username))))
 
     async def stop(self) -> None:

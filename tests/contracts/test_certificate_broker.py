@@ -15,7 +15,7 @@ import pytest
 from provisioner.account_brokers.certificate import CertificateBroker
 from provisioner.authority.local_ca import LocalAuthority
 from provisioner.model.errors import Conflict, Unavailable
-from provisioner.model.ports import BrokerUser, Sighting
+from provisioner.model.ports import BrokerUser, Gap, Sighting
 from provisioner.model.secret import Secret
 from tests.contracts.account_broker_contract import AccountBrokerContract
 from tests.contracts.account_broker_stage import CUT_S, REFUSED, LoopThread, Stage, closing_devices, digest, user
@@ -83,9 +83,10 @@ def stage(server: MosquittoServer, authority: LocalAuthority, tmp_path: Path) ->
     broker = server.adapter()
     ca = tmp_path / "ca/ca.pem"
     try:
-        loop.run(broker.start(sightings.append))
+        gaps: list[Gap] = []
+        loop.run(broker.start(sightings.append, gaps.append))
         made = CertificateStage(
-            broker, server.address, loop, sightings, ca_file=ca, authority=authority, folder=tmp_path
+            broker, server.address, loop, sightings, ca_file=ca, authority=authority, folder=tmp_path, gaps=gaps
         )
         with closing_devices(made):
             yield made
@@ -198,6 +199,19 @@ def test_a_list_that_mosquitto_could_not_be_told_of_is_told_later(
     server.start()
     assert until(lambda: not _is_away(stage, made))
     assert stage.of(made).connect() in REFUSED
+
+
+def test_what_it_was_not_heard_of_is_told(stage: CertificateStage, server: MosquittoServer) -> None:
+    """Case 3: nobody is called connected, nor missing, on the word of a mosquitto that has forgotten it."""
+    gap = Gap(stage.broker.name, all_left=False)
+    stage.of(stage.put(user(1))).admitted()
+    assert until(lambda: stage.seen("gw1") == [True])
+    assert stage.gaps == [gap]
+    server.kill()
+    server.start()
+    assert until(lambda: stage.gaps == [gap, gap], within_s=10)
+    assert until(lambda: stage.seen("gw1") == [True, False])
+    assert stage.sightings[-1].unheard is True
 
 
 @pytest.mark.parametrize("how", ["removed", "disabled"])

@@ -22,7 +22,7 @@ from broker.embedded import EmbeddedBroker
 from provisioner.account_brokers.embedded import DeviceLogin, EmbeddedAccountBroker
 from provisioner.model.account import Coupling
 from provisioner.model.errors import Conflict
-from provisioner.model.ports import AccountBroker, Sighting
+from provisioner.model.ports import AccountBroker, Gap, Sighting
 from provisioner.model.secret import Secret
 from tests.contracts.account_broker_contract import AccountBrokerContract
 from tests.contracts.account_broker_stage import CUT_S, REFUSED, LoopThread, Stage, closing_devices, user, verify
@@ -96,21 +96,25 @@ def test_it_is_an_account_broker() -> None:
 def test_users_are_put_before_it_begins() -> None:
     """F-31: it keeps no users, so it takes them while nobody can reach it; the first who comes is let in."""
 
+    gaps: list[tuple[Gap, tuple[str, int]]] = []
+
     async def begin(broker: EmbeddedAccountBroker) -> None:
         await broker.put_user(user(1))
         await broker.put_user(user(2))
         await broker.remove_user("acme", "user-2")
-        await broker.start(lambda sighting: None)
+        await broker.start(lambda sighting: None, lambda gap: gaps.append((gap, server.address)))
 
     loop = LoopThread()
     server: EmbeddedBroker[DeviceLogin] = EmbeddedBroker(port=0)
     broker = EmbeddedAccountBroker("embedded", server, verify)
     try:
         assert broker.capabilities().keeps_users is False
+        idle = server.address
         loop.run(begin(broker))
         with closing_devices(Stage(broker, server.address, loop, [])) as stage:
             assert stage.of(user(1)).connect() == ACCEPTED
             assert stage.of(user(2)).connect() in REFUSED
+        assert gaps == [(Gap("embedded", all_left=True), idle)], "nobody is there, said before anybody can come"
         loop.run(broker.stop())
     finally:
         loop.close()

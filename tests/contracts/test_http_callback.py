@@ -14,7 +14,7 @@ from provisioner.account_brokers.callback_rabbitmq import RabbitMq
 from provisioner.account_brokers.callback_vernemq import VerneMq
 from provisioner.model.account import Coupling
 from provisioner.model.errors import Conflict, Unavailable
-from provisioner.model.ports import AccountBroker, Sighting
+from provisioner.model.ports import AccountBroker, Gap, Sighting
 from tests.contracts.account_broker_stage import user
 from tests.contracts.callback_site import BASIC, LOGIN, SECRET, Site, site
 
@@ -136,6 +136,13 @@ def test_users_are_put_before_it_is_asked() -> None:
         assert rabbit.cuts.made == []
         rabbit.loop.run(rabbit.broker.put_user(shut_out))
         assert rabbit.cuts.made == [("user-2", None)]
+
+
+def test_what_was_told_while_nobody_listened_is_lost() -> None:
+    """Case 3: a broker that tells who leaves told it to nobody while the service was away, so that nobody knows who is
+    there; where it never tells, nobody was taken for connected."""
+    with site(Emqx()) as emqx, site(RabbitMq()) as rabbit:
+        assert (emqx.gaps, rabbit.gaps) == ([Gap("asked", all_left=False)], [])
 
 
 def test_the_port_is_kept(rabbit: Site) -> None:

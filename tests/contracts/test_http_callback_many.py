@@ -9,11 +9,12 @@ from urllib.parse import urlencode
 
 import pytest
 
+from provisioner.account_brokers.callback_emqx import Emqx
 from provisioner.account_brokers.callback_mosquitto import MosquittoHttp
 from provisioner.account_brokers.callback_rabbitmq import RabbitMq
 from provisioner.account_brokers.http_callback import HttpCallbackBroker
 from provisioner.model.errors import Unavailable
-from provisioner.model.ports import BrokerUser, Sighting
+from provisioner.model.ports import BrokerUser, Gap, Sighting
 from tests.contracts.account_broker_stage import user
 from tests.contracts.callback_site import LOGIN, Site, site
 
@@ -148,3 +149,17 @@ def test_guests_are_others_to_list_and_to_take_away(rabbit: tuple[Site, Elsewher
     assert made.loop.run(made.broker.users()) == [("acme", "user-2")]
     made.loop.run(made.broker.remove_user("acme", "user-2"))
     assert others.told[-1] == ("acme", "user-2", False)
+
+
+def test_with_others_somebody_listened_meanwhile() -> None:
+    """Case 3: a gate that joins others has missed nothing that they were not told."""
+
+    async def begin(others: Elsewhere, broker: HttpCallbackBroker) -> list[Gap]:
+        gaps: list[Gap] = []
+        await broker.stop()
+        broker.one_of_many(others, others.make_certain, others.tell)
+        await broker.start(lambda sighting: None, gaps.append)
+        return gaps
+
+    with site(Emqx()) as made:
+        assert made.loop.run(begin(Elsewhere(made.broker), made.broker)) == []

@@ -13,7 +13,12 @@ from provisioner.model.errors import Conflict, Unavailable
 from provisioner.model.ports import BrokerUser
 from tests.contracts.account_broker_contract import AccountBrokerContract
 from tests.contracts.account_broker_stage import CUT_S, REFUSED, user
-from tests.contracts.mosquitto_stage import MosquittoStage, mosquitto_stage, tells_who_leaves_after_a_restart
+from tests.contracts.mosquitto_stage import (
+    MosquittoStage,
+    mosquitto_stage,
+    tells_when_it_was_not_heard,
+    tells_who_leaves_after_a_restart,
+)
 from tests.contracts.mqtt_device import ACCEPTED, until
 from tests.support.mosquitto import mosquitto_settings
 
@@ -198,6 +203,11 @@ def test_a_device_that_was_first_is_called_back_and_seen(stage: MosquittoStage) 
 def test_a_device_that_was_there_before_the_service_is_told_leaving(stage: MosquittoStage) -> None:
     """esf 4.7: its status would else be connected for ever."""
     tells_who_leaves_after_a_restart(stage)
+
+
+def test_what_it_was_not_heard_of_is_told(stage: MosquittoStage) -> None:
+    """Case 3: nobody is called connected, nor missing, on the word of a mosquitto that has forgotten it."""
+    tells_when_it_was_not_heard(stage)
 
 
 def test_what_happened_while_the_service_was_away_is_told_afterwards(stage: MosquittoStage) -> None:

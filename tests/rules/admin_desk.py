@@ -18,7 +18,7 @@ from provisioner.model.capabilities import Capabilities
 from provisioner.model.errors import Unavailable
 from provisioner.model.messages import Answer, ProvisionMessage, Status
 from provisioner.model.policy import Policy
-from provisioner.model.ports import BrokerUser, Sighting
+from provisioner.model.ports import BrokerUser, Gap, Sighting, heedless
 from provisioner.model.request import ProvisionRequest
 from provisioner.model.secret import Secret
 from provisioner.services.accounts import Accounts
@@ -53,7 +53,7 @@ class RememberingBroker:
     def capabilities(self) -> Capabilities:
         return Capabilities(kicks=True, reports_sightings=True, refuses_subscribe=True, mqtt5=True)
 
-    async def start(self, seen: Callable[[Sighting], None]) -> None:
+    async def start(self, seen: Callable[[Sighting], None], gap: Callable[[Gap], None] = heedless) -> None:
         self._check()
 
     async def stop(self) -> None:

@@ -24,7 +24,7 @@ from provisioner.model.effect import Effect
 from provisioner.model.errors import Conflict, Unavailable
 from provisioner.model.messages import Answer, Delivery, ProvisionMessage, Status
 from provisioner.model.policy import Policy
-from provisioner.model.ports import BrokerUser, Noun, Sighting, Unit
+from provisioner.model.ports import BrokerUser, Gap, Noun, Sighting, Unit, heedless
 from provisioner.model.request import ProvisionRequest
 from provisioner.model.secret import Secret
 from provisioner.model.user import AccountUser, ProvisionUser, account_user_id
@@ -98,7 +98,7 @@ class MemoryBroker:
             client_ids_shared=self.client_ids_shared,
         )
 
-    async def start(self, seen: Callable[[Sighting], None]) -> None:
+    async def start(self, seen: Callable[[Sighting], None], gap: Callable[[Gap], None] = heedless) -> None:
         self._seen = seen
 
     async def stop(self) -> None:

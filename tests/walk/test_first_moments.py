@@ -21,8 +21,10 @@ from provisioner.model.secret import Secret
 from provisioner.services.platform import USER_PURPOSE
 from provisioner.vault.keyring import KeyRing
 from tests.contracts.callback_site import BASIC, SECRET
+from tests.contracts.mqtt_device import until
 from tests.support.device import Wire
 from tests.support.in_process import InProcess
+from tests.support.installation import Installation
 
 PUT_S = 0.4
 SOON_S = 20.0
@@ -141,3 +143,27 @@ def test_f_31_a_broker_that_asks_hears_no_no_while_the_users_come_back(
     with trying(lambda: ask(inside, "/user", **login)) as heard, trying(lambda: ask(inside, "/topic", **topic)) as told:
         inside.serve(monkeypatch, {"embedded": callback(inside, SlowCallback)})
     assert set(heard) == set(told) == {GONE, YES}
+
+
+def test_nobody_is_connected_to_a_broker_that_has_just_begun(make_installation: Callable[..., Installation]) -> None:
+    """Case 3: whoever was connected to the embedded broker when the service died is disconnected since the start, and
+    connected again as soon as it comes."""
+    installation = make_installation()
+
+    def status(client_id: str) -> Mapping[str, Any]:
+        shown: Mapping[str, Any] = installation.ask("device.show", id=client_id)
+        return shown
+
+    with installation.running():
+        installation.account()
+        gone, back = (installation.provision(installation.request(name)) for name in ("gw1", "gw2"))
+        with installation.account_wire(gone), installation.account_wire(back):
+            assert until(lambda: {status(each)["status"] for each in ("gw1", "gw2")} == {"connected"})
+            installation.kill()
+        killed_at = datetime.now(UTC)
+        installation.start()
+        with installation.account_wire(back):
+            assert until(lambda: status("gw1")["status"] == "disconnected")
+            assert until(lambda: status("gw2")["status"] == "connected")
+            assert datetime.fromisoformat(status("gw1")["status_at"]) > killed_at
+            assert datetime.fromisoformat(status("gw1")["last_seen_at"]) < killed_at

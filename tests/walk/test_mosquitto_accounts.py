@@ -136,6 +136,28 @@ def test_the_service_starts_without_its_account_broker(site: Site, fresh_id: Fre
     assert not site.is_refused(site.provision(fresh_id()))
 
 
+def test_who_left_while_the_service_was_away_is_told(site: Site, fresh_id: FreshId) -> None:
+    """Case 3: mosquitto keeps for the service who leaves. One that was killed as well has nothing to tell: then it is
+    not known of anybody, until it comes again."""
+    client_id = fresh_id()
+    answer = site.provision(client_id)
+    with site.connect(answer) as wire:
+        assert _becomes(site, client_id, "connected")
+        site.installation.kill()
+        wire.leave()
+    site.installation.start()
+    assert _becomes(site, client_id, "disconnected")
+    with site.connect(answer):
+        assert _becomes(site, client_id, "connected")
+        site.installation.kill()
+        site.mosquitto.kill()
+    site.mosquitto.start()
+    site.installation.start()
+    assert _becomes(site, client_id, "unknown")
+    with site.connect(answer):
+        assert _becomes(site, client_id, "connected")
+
+
 def test_check_says_what_an_administrator_must_know(site: Site, tmp_path: Path) -> None:
     """`fleetgate broker check` passes on the rendered broker, and says that nothing answers when it is down."""
     checks = json.loads(site.installation.cli("broker", "check", BROKER, "-o", "json").stdout)
@@ -152,6 +174,10 @@ def _comes_again(site: Site, granted: dict[str, Any]) -> bool:
     with suppress(ConnectionRefusedError), site.connect(granted) as wire:
         wire.is_cut(0.5)
     return site.installation.state(granted["client_id"]) == "confirmed"
+
+
+def _becomes(site: Site, client_id: str, status: str) -> bool:
+    return until(lambda: site.installation.ask("device.show", id=client_id)["status"] == status, within_s=10)
 
 
 def _until_no_effect_waits(site: Site) -> None:

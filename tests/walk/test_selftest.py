@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.model.capabilities import Capabilities
-from provisioner.model.ports import BrokerUser, Sighting
+from provisioner.model.ports import BrokerUser, Gap, Sighting, heedless
 from provisioner.services.isolation import RULES
 from tests.support.device import Address
 from tests.support.in_process import READING, WRITING, InProcess, explained
@@ -80,7 +80,7 @@ class OpenDoor:
     def capabilities(self) -> Capabilities:
         return Capabilities(kicks=False, reports_sightings=False, refuses_subscribe=False, mqtt5=True)
 
-    async def start(self, seen: Callable[[Sighting], None]) -> None: ...
+    async def start(self, seen: Callable[[Sighting], None], gap: Callable[[Gap], None] = heedless) -> None: ...
     async def stop(self) -> None: ...
     async def put_user(self, user: BrokerUser) -> None: ...
     async def remove_user(self, account: str, username: str) -> None: ...
