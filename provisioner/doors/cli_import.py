@@ -63,9 +63,14 @@ def import_(
         wanted = sum(1 for _ in found)  # nothing is made before the whole file was understood
         if not wanted:
             raise click.UsageError(f"{file} holds no rows")
+        connection = desk.connection  # before the file, which would be in the way of a second try
         secrets = _SecretsFile(stack, results) if results is not None and not dry_run else None
-        checked = _checked(desk, ((line, rows.over(under, row)) for line, row in found), dry_run)
-        outcome = _Outcome(_progress(checked, wanted), secrets)
+        merged = ((line, rows.over(under, row)) for line, row in found)
+        if secrets is not None:
+            sent = connection.send_rows(merged, arrived=secrets.take)
+        else:
+            sent = connection.send_rows(merged, dry_run=dry_run)
+        outcome = _Outcome(_progress(_checked(sent, dry_run), wanted), with_secrets=secrets is None)
         desk.print.many(outcome, COLUMNS)
         outcome.report(wanted, dry_run)
     if outcome.failures:
@@ -86,7 +91,8 @@ def export(desk: Desk, account: str | None, state: str | None) -> None:
 
 
 class _SecretsFile:
-    """Takes each new secret before anything else can go wrong. Only the owner can read it; nothing is overwritten."""
+    """Takes each new secret before anything is printed: who closes stdout has it. Only the owner can read it; nothing
+    is overwritten."""
 
     def __init__(self, stack: ExitStack, path: Path) -> None:
         try:
@@ -95,24 +101,33 @@ class _SecretsFile:
             raise Failed([f"error: {path} exists, and results are never overwritten"], 5) from None
         except OSError as error:
             raise Failed([f"error: {path} cannot be written: {error.strerror}"], 6) from None
+        self._path = path
         self._file: IO[str] = stack.enter_context(os.fdopen(descriptor, "w", encoding="utf-8", newline=""))
         self._lines = path.suffix == ".jsonl"
         if not self._lines:
             self._file.write(csv_line(RESULT_FIELDS))
 
-    def take(self, row: Mapping[str, Any]) -> None:
-        if self._lines:
-            self._file.write(json.dumps(row) + "\n")
-        else:
-            self._file.write(csv_line(cell(row[name]) for name in RESULT_FIELDS))
-        self._file.flush()
+    def take(self, result: Mapping[str, Any]) -> None:
+        """One result of an import, whether a request was made or not."""
+        if not result["ok"]:
+            return
+        row = {name: {**result, **result["secrets"]}.get(name) for name in RESULT_FIELDS}
+        try:
+            self._file.write(json.dumps(row) + "\n" if self._lines else csv_line(map(cell, row.values())))
+            self._file.flush()
+        except OSError as error:
+            lost = (
+                f"the secrets of {result['client_id']} (line {result['line']}) and of what was made behind it are lost"
+            )
+            advice = "see `fleetgate request list`, delete those requests and import their rows again"
+            raise Failed([f"error: {self._path} cannot be written: {error.strerror}", f"{lost}; {advice}"], 1) from None
 
 
 class _Outcome:
     """The results as they are printed, one by one; what ended them early is raised by ``report``."""
 
-    def __init__(self, results: Iterable[Result], secrets: _SecretsFile | None) -> None:
-        self._results, self._secrets = results, secrets
+    def __init__(self, results: Iterable[Result], *, with_secrets: bool) -> None:
+        self._results, self._with_secrets = results, with_secrets
         self._made = 0
         self._notes: list[str] = []
         self._ended_by: Exception | None = None
@@ -121,7 +136,7 @@ class _Outcome:
     def __iter__(self) -> Iterator[Result]:
         try:
             for result in self._results:
-                told = _told(result, self._secrets)
+                told = _told(result, with_secrets=self._with_secrets)
                 self._made += told["ok"]
                 self.failures += not told["ok"]
                 self._notes += _notes(told)
@@ -139,10 +154,10 @@ class _Outcome:
             raise self._ended_by
 
 
-def _checked(desk: Desk, wanted: Iterable[Row], dry_run: bool) -> Iterator[Result]:
+def _checked(results: Iterable[Mapping[str, Any]], dry_run: bool) -> Iterator[Result]:
     """The service's results. In a dry run nothing is stored, so rows that collide with each other are found here."""
     seen: set[str] = set()
-    for result in desk.connection.send_rows(wanted, dry_run=dry_run):
+    for result in results:
         if dry_run and result["ok"] and result["client_id"] in seen:
             error = {"kind": "conflict", "message": "an earlier row has this client_id", "problems": []}
             yield {"line": result["line"], "ok": False, "error": error}
@@ -152,19 +167,15 @@ def _checked(desk: Desk, wanted: Iterable[Row], dry_run: bool) -> Iterator[Resul
             yield dict(result)
 
 
-def _told(result: Result, secrets: _SecretsFile | None) -> Result:
-    """As it is printed: flat, and without secrets when there is a file that takes them."""
+def _told(result: Result, *, with_secrets: bool) -> Result:
+    """As it is printed: flat."""
     shown = dict.fromkeys(("id", "account", "client_id", "username", "password", "activation_key", "error"))
     told = {"line": result["line"], "ok": result["ok"], **shown, "warnings": result.get("warnings", [])}
     if not result["ok"]:
         told["error"] = result["error"]
         return told
     told |= {name: result[name] for name in ("id", "account", "client_id", "username")}
-    if secrets is not None:
-        secrets.take({name: {**told, **result["secrets"]}[name] for name in RESULT_FIELDS})
-    else:
-        told |= result["secrets"]
-    return told
+    return told | result["secrets"] if with_secrets else told
 
 
 def _progress(results: Iterator[Result], count: int) -> Iterator[Result]:

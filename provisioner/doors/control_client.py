@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +27,10 @@ ENVELOPE_BYTES_MAX = 1_024  # what a packet holds beside the parameters
 CHUNK_BYTES_MAX = 131_072
 CHUNK_ROWS_MAX = 200
 _NOT_THEIRS = frozenset((0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C))  # reason codes of section 3.2.2.2: retrying is no use
+
+
+def _nothing(_: Mapping[str, Any]) -> None:
+    """Nobody wants results before they are asked for."""
 
 
 class Unreachable(Unavailable):
@@ -127,9 +131,15 @@ class ControlClient:
                 return
 
     def send_rows(
-        self, rows: Iterable[tuple[int, Mapping[str, Any]]], *, dry_run: bool = False
+        self,
+        rows: Iterable[tuple[int, Mapping[str, Any]]],
+        *,
+        dry_run: bool = False,
+        arrived: Callable[[Mapping[str, Any]], None] = _nothing,
     ) -> Iterator[Mapping[str, Any]]:
-        """The result of each row of an import, in order. Rows that the service did not get to are sent again."""
+        """The result of each row of an import, in order. Rows that the service did not get to are sent again.
+
+        arrived: is given each result of an answer before the first of them is: who asks for no more has them all."""
         bytes_max = self._packet_bytes_max - ENVELOPE_BYTES_MAX
         source, waiting = iter(rows), list[tuple[int, Mapping[str, Any]]]()
         while True:
@@ -143,6 +153,8 @@ class ControlClient:
                 results = self.ask("request.import", rows=chunk, dry_run=dry_run)["rows"]
             if not results:
                 raise Unreachable(f"{self._where} answered without a result")
+            for result in results:
+                arrived(result)
             yield from results
             del waiting[: len(results)]
 

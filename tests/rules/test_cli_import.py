@@ -1,16 +1,17 @@
 """The command line: many requests from a file, their secrets, and back into a file."""
 
 import csv
+import errno
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from provisioner.doors import control_client, control_verbs
+from provisioner.doors import cli_desk, cli_import, cli_output, control_client, control_verbs
 from provisioner.doors.control_client import Unreachable
 from provisioner.model.request import ProvisionRequest
 from tests.rules.direct_cli import DirectCli, DirectClient, direct_cli
@@ -185,3 +186,52 @@ def test_f48_export_is_safe_to_open_in_a_spreadsheet(bench: DirectCli) -> None:
     """F-48: a client id that reads as a formula is exported as text."""
     bench.run("request", "create", "--account", "acme", "--username", "lobby", "--client-id", "=cmd|' C'!A0")
     assert "acme,'=cmd|' C'!A0," in bench.run("request", "export", "-o", "csv").stdout
+
+
+def test_no_results_are_begun_where_no_service_is(bench: DirectCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of results that were never asked for would be in the way of the second try, which overwrites nothing."""
+
+    def unreachable(config: Path) -> DirectClient:
+        raise Unreachable("no service at desk")
+
+    file, results = fleet(bench, 2), bench.folder / "results.csv"
+    with monkeypatch.context() as away:
+        away.setattr(cli_desk, "connect", unreachable)
+        bench.run("request", "import", file, "--results", str(results), status=8)
+    assert not results.exists()
+    bench.run("request", "import", file, "--results", str(results))
+    assert len(results.read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_secrets_are_kept_before_anything_is_printed(
+    bench: DirectCli, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """Whoever pages through what is printed and closes it has the secrets of every request that was made."""
+
+    def closed(views: Iterable[Any]) -> None:
+        next(iter(views))
+        raise BrokenPipeError(errno.EPIPE, "closed")
+
+    monkeypatch.setattr(cli_output, "_list", closed)
+    results = bench.folder / f"results.{ending}"
+    bench.run("request", "import", fleet(bench, 5), "--results", str(results), status=1)
+    kept = results.read_text()
+    assert count(bench) == 5
+    assert [f"user{n}" in kept for n in range(5)] == [True] * 5
+
+
+def test_a_full_disk_is_told_with_what_it_costs(bench: DirectCli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets that could not be kept are named by their row: their requests have to be made again."""
+    write = cli_output.csv_line
+
+    def full(cells: Iterable[str]) -> str:
+        if "gw1" in (kept := list(cells)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(kept)
+
+    monkeypatch.setattr(cli_import, "csv_line", full)
+    results = str(bench.folder / "results.csv")
+    told = bench.run("request", "import", fleet(bench, 3), "--results", results, status=1).stderr
+    assert "results.csv cannot be written: No space left on device" in told
+    assert "the secrets of gw1 (line 3) and of what was made behind it are lost" in told
