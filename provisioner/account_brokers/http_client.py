@@ -53,7 +53,8 @@ class ManagementClient:
         try:
             return await self._exchange(reader, writer, parts.netloc, method, parts.path.rstrip("/") + path)
         finally:
-            writer.close()
+            # Not close(): a server that hangs says no farewell of TLS either, and that is waited for for half a minute.
+            writer.transport.abort()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from provisioner.account_brokers.callback_values import HttpResponse
@@ -32,8 +32,7 @@ class RabbitManagement:
 
     async def cut(self, username: str, client_id: str | None) -> bool:
         path = f"/api/connections/username/{quote(username, safe='')}"
-        listed = await self.client.ask("GET", path)
-        if not json.loads(_granted(listed)):
+        if not _listed(await self.client.ask("GET", path)):
             return False
         _granted(await self.client.ask("DELETE", path))
         return True
@@ -51,9 +50,9 @@ class EmqxManagement:
     async def cut(self, username: str, client_id: str | None) -> bool:
         if client_id is not None:
             return await self._cut(client_id)
-        listed = await self.client.ask("GET", f"/api/v5/clients?limit=1000&username={quote(username, safe='')}")
+        answer = await self.client.ask("GET", f"/api/v5/clients?limit=1000&username={quote(username, safe='')}")
         # A list, so that all of them are cut.
-        return any([await self._cut(each["clientid"]) for each in json.loads(_granted(listed))["data"]])
+        return any([await self._cut(str(each.get("clientid"))) for each in _listed(answer, "data")])
 
     async def reach(self) -> None:
         _granted(await self.client.ask("GET", "/api/v5/clients?limit=1"))
@@ -64,6 +63,20 @@ class EmqxManagement:
             return False
         _granted(cut)
         return True
+
+
+def _listed(response: HttpResponse, *path: str) -> list[Any]:
+    """The list in its body, or below these names there."""
+    body = _granted(response)
+    try:
+        found = json.loads(body)
+        for name in path:
+            found = found[name]
+    except (ValueError, LookupError, TypeError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise Unavailable("what answers lists no connections: it is no management interface of this broker")
+    return found
 
 
 def _granted(response: HttpResponse) -> bytes:
