@@ -1,16 +1,20 @@
 """TCP ports of the loopback interface: those that are free, and whether a server has come up on one."""
 
+import fcntl
 import os
 import random
 import socket
+import tempfile
+from functools import cache
+from pathlib import Path
 
 # Below the range from which the kernel gives ports to outgoing connections: while a service is down between a kill
 # and its restart, nobody's connection may come to sit on its port.
 _FIRST, _LAST = 10_000, 32_000
-# A port is free until somebody listens on it, which is a while after it was chosen. So that nobody else chooses it
-# meanwhile, each worker of a test run has a range of its own, and hands out no port twice in a
-# row of a thousand.
-_RANGES = 8
+# A port is free until somebody listens on it, which is a while after it was chosen, and while a service is down between
+# a kill and its restart. So that nobody else chooses it meanwhile, each process that chooses, the workers of every test
+# run on this machine, has a range of its own, and hands out no port twice in a row of hundreds.
+_RANGES = 16
 _given: set[int] = set()
 
 
@@ -52,12 +56,24 @@ def serves(port: int) -> bool:
     return True
 
 
+@cache
 def _own_range() -> tuple[int, int]:
-    """The last of the ranges is for processes that are no workers."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    place = int(worker.removeprefix("gw")) % (_RANGES - 1) if worker else _RANGES - 1
+    """The first that no other process of this user holds, until this one ends; any, when there are more of them."""
+    place = next((each for each in range(_RANGES) if _take(each)), os.getpid() % _RANGES)
     size = (_LAST - _FIRST) // _RANGES
     return _FIRST + place * size, _FIRST + (place + 1) * size - 1
+
+
+def _take(place: int) -> bool:
+    """Whether it was to be had; then it is ours: the descriptor stays open, and the system closes it."""
+    lock = Path(tempfile.gettempdir()) / f"fleetgate-test-ports-{os.getuid()}-{place}"
+    descriptor = os.open(lock, os.O_CREAT | os.O_WRONLY, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return False
+    return True
 
 
 def _is_free(port: int) -> bool:
