@@ -4,7 +4,7 @@ A subclass opens its store, adds what can happen to it besides commits, and says
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -88,6 +88,9 @@ drafts = st.tuples(edits, st.integers(0, 3))
 
 
 class StoreMachine(RuleBasedStateMachine):
+    """open: opens the store, again after each close; every subclass has one."""
+
+    open: Callable[[], Coroutine[Any, Any, Store]]
     requests_max: int | None = None
 
     def __init__(self) -> None:
@@ -99,9 +102,6 @@ class StoreMachine(RuleBasedStateMachine):
 
     def prepare(self) -> None:
         """Make the place where the store will be."""
-
-    async def open(self) -> Store:
-        raise NotImplementedError
 
     def verdicts(self, units: list[Unit]) -> list[Refused | int]:
         """What units that are committed at once return or raise."""
