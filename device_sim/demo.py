@@ -31,6 +31,7 @@ ARRIVAL_S = 5.0
 RESTART_AT_S = 2.0
 CONFIRMED_S_MAX = 10.0
 DEVICES = 25
+MARK = "made-by-the-demo"  # in a folder that the next run may delete
 FACTORY_PASSWORD = "Factory-floor-7!"  # what a factory writes into every unit; no secret of anybody
 
 console = Console(highlight=False)
@@ -214,7 +215,7 @@ def confirmed(site: Site) -> int:
 def run(site: Site, name: str) -> tuple[int, bool]:
     """The whole of it on that site; prints what happened. How many devices were confirmed, and whether all else was
     right as well."""
-    shutil.rmtree(site.folder, ignore_errors=True)
+    clear(site.folder)
     site.make()
     with site.beside(), site.serving():
         console.print(f"installation in {site.folder.name}/: devices come to {site.gate_port}")
@@ -234,6 +235,15 @@ def run(site: Site, name: str) -> tuple[int, bool]:
         soft_wrap=True,
     )
     return devices, devices == DEVICES and refused == len(intruders) and report.is_met and not findings
+
+
+def clear(folder: Path) -> None:
+    """Make the folder empty for the installation, but only of what a demo left there."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).is_file():
+        raise SystemExit(f"{folder} was not made by the demo, and nothing in it is touched: name another folder")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    (folder / MARK).touch(0o600)
 
 
 def main(arguments: list[str]) -> int:

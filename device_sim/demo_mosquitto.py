@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from device_sim.demo import ACCOUNTS, DEVICES, START_S_MAX, Site, console, free_ports, run
+from device_sim.demo import ACCOUNTS, DEVICES, START_S_MAX, Site, clear, console, free_ports, run
 
 KINDS = dict(zip(ACCOUNTS.values(), ("mosquitto-files", "mosquitto-dynsec"), strict=True))
 # Debian installs the server where an ordinary user's PATH does not lead.
@@ -136,6 +136,7 @@ def main(arguments: list[str]) -> int:
     if PROGRAM is None:
         raise SystemExit("mosquitto is not installed: apt-get install mosquitto")
     folder = Path(arguments[0] if arguments else "demo-run").resolve()
+    clear(folder)
     behind = run(MosquittoSite(folder / "account-brokers"), "mosquitto as account brokers")
     instead = run(MosquittoGateSite(folder / "provision-broker"), "mosquitto as provision broker too")
     confirmed = behind[0] + instead[0]

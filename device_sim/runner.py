@@ -31,21 +31,20 @@ class Slots:
 
     def __init__(self, limit: int) -> None:
         self._free = limit
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[], bool]] = deque()
 
-    def take(self, go: Callable[[], None]) -> None:
-        """Calls go, now or later."""
-        if self._free:
-            self._free -= 1
-            go()
-        else:
+    def take(self, go: Callable[[], bool]) -> None:
+        """Calls go, now or later; it says whether the turn is still wanted."""
+        if not self._free:
             self._waiting.append(go)
+        elif go():
+            self._free -= 1
 
     def give(self) -> None:
-        if self._waiting:
-            self._waiting.popleft()()
-        else:
-            self._free += 1
+        while self._waiting:
+            if self._waiting.popleft()():
+                return
+        self._free += 1
 
 
 @dataclass(slots=True)
@@ -126,13 +125,17 @@ class DeviceRunner:
         if self._has_slot:
             self._open(target)
         else:
-            self._options.slots.take(lambda: self._open(target))
+            self._options.slots.take(lambda: self._begin(target))
+
+    def _begin(self, target: Target) -> bool:
+        """False when it was switched off while it waited for its turn."""
+        if self._is_off:
+            return False
+        self._has_slot = True
+        self._open(target)
+        return True
 
     def _open(self, target: Target) -> None:
-        self._has_slot = True
-        if self._is_off:
-            self._return_slot()
-            return
         if self.record.started_s is None:
             self.record.started_s = self._loop.time()
         self._link = Link(self._options.link, self.faults, self._on_event)

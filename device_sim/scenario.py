@@ -140,7 +140,7 @@ def load(path: Path) -> Scenario:
     """Raises InvalidInput that lists every broken rule, OSError when the file cannot be read."""
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, a date that is none
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else "the file"
         raise InvalidInput([Problem(where, "must be YAML in UTF-8", type(error).__name__)]) from None
@@ -153,7 +153,11 @@ def parse(content: Any) -> Scenario:
         return Scenario.model_validate(content)
     except ValidationError as error:
         raise InvalidInput(
-            Problem(".".join(map(str, each["loc"])) or "scenario", each["msg"], shape(each.get("input")))
+            Problem(
+                ".".join(map(str, each["loc"])) or "scenario",
+                each["msg"].removeprefix("Value error, "),
+                shape(each.get("input")),
+            )
             for each in error.errors(include_url=False, include_context=False)
         ) from None
 

@@ -5,14 +5,20 @@ import tempfile
 from pathlib import Path
 
 from device_sim.actions import Target
+from provisioner.model.errors import InvalidInput, Problem
 
 
 class Trust:
     """ca_file: PEM file of the authorities to trust; None takes those of the system. Thread-safe."""
 
     def __init__(self, ca_file: Path | None = None) -> None:
+        """Raises InvalidInput for a file that holds none."""
         self._ca_file = ca_file
-        self._common = self._fresh()
+        try:
+            self._common = self._fresh()
+        except OSError as error:
+            rule = f"must name a PEM file of authorities, {ca_file} is none"
+            raise InvalidInput([Problem("tls.ca", rule, type(error).__name__)]) from None
 
     def context(self, target: Target) -> ssl.SSLContext:
         """Shared by all devices unless the target brings an authority or a certificate. Raises ssl.SSLError on PEM

@@ -199,7 +199,8 @@ def _problem(error: ErrorDetails) -> Problem:
     place = ".".join(map(str, error["loc"]))
     if error["type"] == "union_tag_invalid":
         return Problem(f"{place}.kind", f"must be one of {error['ctx']['expected_tags']}", "something else")
-    rule = _RULES.get(error["type"]) or error["msg"].replace("Input should be", "must be", 1)
+    said = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
+    rule = _RULES.get(error["type"]) or said
     return Problem(place or "file", rule, shape(error["input"]))
 
 

@@ -1,6 +1,7 @@
 """Scenarios: what may stand in the file, which devices come out of it, when they arrive, and what goes wrong."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,13 +11,16 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device_sim import demo
 from device_sim.cli import cli
 from device_sim.factory import arrival_times_s, make_identities, new_state
 from device_sim.faults import Chance, Cut, Faults, FaultSettings, LostAnswer, SkewedClock
 from device_sim.memory import Memory
 from device_sim.report import percentiles
+from device_sim.runner import Slots
 from device_sim.scenario import Arrival, Scenario, load, parse
 from device_sim.state import Move, Outcome
+from device_sim.trust import Trust
 from provisioner.model.errors import InvalidInput
 from provisioner.model.secret import Secret
 
@@ -232,3 +236,58 @@ def test_every_help_has_two_examples(command: list[str]) -> None:
     """Two examples stand in each help."""
     text = CliRunner().invoke(cli, [*command, "--help"], prog_name="device-sim").stdout
     assert text.partition("Examples:")[2].count("  device-sim ") >= 2
+
+
+@pytest.mark.parametrize("text", ["deadline_s: 2026-99-99", "gate: [", "[" * 5_000])
+def test_a_file_that_is_no_yaml_is_told_as_that(tmp_path: Path, text: str) -> None:
+    """What the parser stumbles over is invalid input, whichever way it stumbles."""
+    (tmp_path / "fleet.yaml").write_text(text)
+    with pytest.raises(InvalidInput, match="must be YAML in UTF-8"):
+        load(tmp_path / "fleet.yaml")
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_an_authority_that_is_none_is_told_by_its_name(tmp_path: Path, content: str | None) -> None:
+    """The setting, the file and the rule; a bare "no such file" says nothing to whoever runs a scenario of many."""
+    if content is not None:
+        (tmp_path / "ca.pem").write_text(content)
+    with pytest.raises(InvalidInput, match=r"tls\.ca: must name a PEM file of authorities, .*ca\.pem is none"):
+        Trust(tmp_path / "ca.pem")
+
+
+def test_turns_pass_by_whoever_was_switched_off() -> None:
+    """F-31: thousands that wait when the time is up, in whatever order: the turn goes to the next who wants it."""
+    slots, took, off = Slots(1), list[int](), set[int]()
+
+    def comer(number: int) -> Callable[[], bool]:
+        def go() -> bool:
+            took.extend({number} - off)
+            return number not in off
+
+        return go
+
+    for number in range(5_000):
+        slots.take(comer(number))
+    off |= set(range(1, 4_999))
+    slots.give()
+    assert took == [0, 4_999]
+    off.add(5_000)
+    slots.give()
+    slots.take(comer(5_000))
+    slots.take(comer(5_001))
+    assert took == [0, 4_999, 5_001]
+
+
+def test_the_demo_deletes_what_a_demo_made_and_nothing_else(tmp_path: Path) -> None:
+    """Its folder is emptied before each run; that of somebody who named the wrong one stays as it is."""
+    precious = tmp_path / "plant" / "fleetgate.yaml"
+    precious.parent.mkdir()
+    precious.write_text("precious")
+    with pytest.raises(SystemExit, match="was not made by the demo"):
+        demo.clear(precious.parent)
+    assert precious.read_text() == "precious"
+    own = tmp_path / "demo-run"
+    for _ in range(2):
+        demo.clear(own)
+        assert [path.name for path in own.iterdir()] == [demo.MARK]
+        (own / "serve.log").touch()
