@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.crowd import Chronicle, await_confirmed, crowd, meanwhile
-from tests.support.fleet import QUICK, fleet_of, run_fleet
+from tests.support.fleet import QUICK, all_came_home, fleet_of, run_fleet
 from tests.support.installation import Installation
 from tests.support.relay import Relay
 
@@ -136,10 +136,10 @@ def _walk(
         "arrival": {"pattern": "uniform", "over_s": over_s} if over_s else {"pattern": "at_once"},
         "timeouts": {"backoff_base_s": 0.5, "backoff_cap_s": 4.0, "reply_s": 5.0},
     }
-    report, _ = run_fleet(
+    report, made = run_fleet(
         installation, {**fleet, **settings}, observe=chronicle, in_flight_max=STORM_DEVICES, seed=seed
     )
-    assert report.is_met, report.outcomes()
+    assert all_came_home(made), report.outcomes()
     return chronicle
 
 

@@ -18,6 +18,7 @@ from tests.support.walker import PASSWORD, Walker, killed_while_they_walk
 KILLS = 20
 SITES = 2
 DEVICES_AT_ONCE = 3
+LATEST_S = 0.06
 ROUNDS_MAX = 10  # of new devices until a point was reached often enough
 # The user of a former grant is taken away: nothing else in a walk leaves anything to be done at the account broker.
 LIVES = {"before_effect_done": 2}
@@ -138,12 +139,18 @@ def test_f_24_no_word_leaves_before_the_commit(sites: list[Site], point: str) ->
 
 def test_f_24_every_answer_that_was_heard_was_durable(sites: list[Site], seed: int) -> None:
     """F-24: killed from outside at random moments, the service has never said what it does not know after restart."""
-    chance, site = random.Random(f"{seed}/heard"), sites[1]
-    installation, heard = site.installation, 0
-    for turn in range(KILLS // 2):
-        walkers = [Walker(installation, f"heard-{turn}-{number}") for number in range(DEVICES_AT_ONCE)]
-        heard += killed_while_they_walk(installation, walkers, chance.uniform(0.005, 0.06))
-    assert heard, "no device was answered before a kill"
+    hear_until_killed(sites[1], KILLS // 2, random.Random(f"{seed}/heard"))
+
+
+def hear_until_killed(site: Site, kills: int, chance: random.Random) -> None:
+    """So many kills in the midst of walks, and more until a device was answered before one of them: they come later and
+    later while none was, for a busy machine takes its time."""
+    heard, turn, latest_s = 0, 0, LATEST_S
+    while turn < kills or not heard:
+        assert turn < kills + KILLS, "no device was answered before a kill"
+        walkers = [Walker(site.installation, f"heard-{kills}-{turn}-{number}") for number in range(DEVICES_AT_ONCE)]
+        heard += killed_while_they_walk(site.installation, walkers, chance.uniform(0.005, latest_s))
+        turn, latest_s = turn + 1, latest_s if heard else 1.5 * latest_s
 
 
 def test_f_25_a_user_made_for_a_device_is_its_own(sites: list[Site]) -> None:

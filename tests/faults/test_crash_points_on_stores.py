@@ -12,10 +12,9 @@ import pytest
 
 from provisioner.services.crashpoints import POINTS
 from tests.faults import test_crash_points
-from tests.faults.test_crash_points import DEVICES_AT_ONCE, Site
+from tests.faults.test_crash_points import Site, hear_until_killed
 from tests.support.installation import Installation
 from tests.support.stores import empty_site
-from tests.support.walker import Walker, killed_while_they_walk
 
 KINDS = ("sqlite", "postgresql")
 KILLS, KILLS_SOAK = 2, 20
@@ -65,13 +64,4 @@ def test_f_24_no_word_leaves_before_the_commit(sites: list[Site], point: str) ->
 @Kills
 def test_f_24_every_answer_that_was_heard_was_durable(sites: list[Site], kills: int, seed: int) -> None:
     """F-24: killed from outside at random moments, the service has never said what it does not know after restart."""
-    on_each(sites, lambda site: _hear_until_killed(site, kills, random.Random(f"{seed}/heard/{site.number}")))
-
-
-def _hear_until_killed(site: Site, kills: int, chance: random.Random) -> None:
-    installation, heard, turn = site.installation, 0, 0
-    while turn < kills or not heard:
-        assert turn < KILLS_SOAK, "no device was answered before a kill"
-        turn += 1
-        walkers = [Walker(installation, f"heard-{kills}-{turn}-{each}") for each in range(DEVICES_AT_ONCE)]
-        heard += killed_while_they_walk(installation, walkers, chance.uniform(0.02, 0.12))
+    on_each(sites, lambda site: hear_until_killed(site, kills, random.Random(f"{seed}/heard/{site.number}")))

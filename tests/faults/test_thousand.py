@@ -12,7 +12,7 @@ import pytest
 
 from device_sim.fleet import Fleet
 from tests.support.crowd import await_confirmed, crowd, meanwhile
-from tests.support.fleet import devices, run_fleet
+from tests.support.fleet import all_came_home, devices, run_fleet
 from tests.support.installation import Installation
 
 SETTINGS: Mapping[str, Any] = {
@@ -52,7 +52,7 @@ def walk_under_fire(
     chance = random.Random(f"{seed}/kills")
     with meanwhile(lambda: kill_and_restart(installation, kills, over_s / (kills + 1), chance)):
         report, made = run_fleet(installation, settings, folder=folder, state_dir="memory", deadline_s=200, seed=seed)
-    assert all(each.record.walk_s is not None for each in devices(made)), report.outcomes()
+    assert all_came_home(made), report.outcomes()
     (part,) = report.fleets
     for fault in ("lost_answer", "duplicate"):
         assert part.faults[fault] >= count * 0.02, part.faults

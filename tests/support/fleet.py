@@ -45,3 +45,9 @@ def run_fleet(
 
 def devices(fleet: Fleet) -> list[DeviceRunner]:
     return [runner for runners in fleet.runners for runner in runners]
+
+
+def all_came_home(fleet: Fleet) -> bool:
+    """Each device at some time: whoever was at home when its broker restarted, or called it back, may be on the way
+    there again when the last one arrives."""
+    return all(each.record.walk_s is not None for each in devices(fleet))

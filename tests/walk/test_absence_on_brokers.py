@@ -13,7 +13,7 @@ from device_sim.actions import Log
 from tests.support.crowd import Chronicle, crowd, meanwhile
 from tests.support.device import JsonDevice
 from tests.support.every_broker import KINDS, EveryBroker, Home
-from tests.support.fleet import QUICK, fleet_of, run_fleet
+from tests.support.fleet import QUICK, all_came_home, fleet_of, run_fleet
 
 FreshId = Callable[[], str]
 each_kind = pytest.mark.parametrize("broker", KINDS)
@@ -137,8 +137,8 @@ def test_f_27_devices_of_all_brokers_outlive_a_death_of_the_service(every_broker
         back_s.append(time.monotonic())
 
     with meanwhile(die_and_rise):
-        report, _ = run_fleet(every_broker.installation, *({**fleet, **settings} for fleet in fleets))
-    assert report.is_met, report.outcomes()
+        report, made = run_fleet(every_broker.installation, *({**fleet, **settings} for fleet in fleets))
+    assert all_came_home(made), report.outcomes()
     assert time.monotonic() - back_s[0] < RETURN_S_MAX
     for name in names:
         one_set_each(every_broker, name, [f"f27-{name}-{number}" for number in range(EACH)])
@@ -162,8 +162,8 @@ def test_f_31_an_account_broker_restarts_under_a_fleet(every_broker: EveryBroker
             every_broker.mosquittos[broker].start()
 
     with meanwhile(fall_and_rise):
-        report, _ = run_fleet(every_broker.installation, {**fleet, **settings}, observe=chronicle)
-    assert report.is_met, report.outcomes()
+        report, made = run_fleet(every_broker.installation, {**fleet, **settings}, observe=chronicle)
+    assert all_came_home(made), report.outcomes()
     one_set_each(every_broker, broker, [f"f31-{broker}-{number}" for number in range(3 * EACH)])
     assert max(chronicle.counts("CONNECT(account)").values()) < 60
 
