@@ -148,12 +148,12 @@ async def test_keep_alive_is_enforced() -> None:
     """brokers 1.2 item 9, [MQTT-3.1.2-24]: silence of 1.5 keep alives ends it; a ping starts the time anew."""
     async with started() as scene:
         peer = await scene.admitted(keep_alive_s=1)
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(0.8)
+        began = time.monotonic()
         peer.send(PingReq())
         assert await peer.next() == PingResp()
-        began = time.monotonic()
         assert await peer.next() is None
-        assert 1.3 < time.monotonic() - began < 3
+        assert time.monotonic() - began > 1.4
         await scene.until_reports(True, False)
 
 

@@ -34,6 +34,8 @@ from tests.contracts.store_contract import in_loop
 from tests.contracts.store_values import device, walk_unit
 from tests.support.postgres import PostgresServer, running_postgres
 
+TOLD_S_MAX = 3.0  # far below any time-out
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
@@ -139,7 +141,7 @@ async def test_a_server_that_is_away_is_told_of_quickly(server: PostgresServer, 
                 began_s = time.monotonic()
                 with pytest.raises(Unavailable, match="cannot be reached"):
                     await verb()
-                assert time.monotonic() - began_s < 1.0
+                assert time.monotonic() - began_s < TOLD_S_MAX
         finally:
             await asyncio.to_thread(server.start)
         assert await recovered_s(store) < RECOVERED_S_MAX

@@ -3,6 +3,7 @@
 import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -90,7 +91,8 @@ def test_devices_and_questions_go_by_tls(node: RabbitCluster, ours: Papers) -> N
     with socket.create_connection((HOST, node.nodes[0].mqtt)) as line:
         line.settimeout(5.0)
         line.sendall(b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00")
-        assert b"\x20\x02" not in line.recv(100)[:2]
+        with suppress(ConnectionResetError):  # it need not say why it hangs up
+            assert b"\x20\x02" not in line.recv(100)[:2]
 
 
 def test_nobody_is_let_in_by_an_endpoint_that_is_not_ours(node: RabbitCluster, ours: Papers, folder: Path) -> None:

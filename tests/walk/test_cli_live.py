@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from provisioner.doors.cli import cli
 from provisioner.doors.cli_frame import Command
+from provisioner.doors.control_client import TIMEOUT_S
 from tests.support.installation import CLI, ROOT, Installation
 from tests.support.mosquitto import MosquittoServer, mosquitto_settings
 from tests.support.ports import free_ports
@@ -326,10 +327,10 @@ def test_f39_no_secret_in_the_log_of_the_service(there: Installation) -> None:
     assert [secret for secret in secrets if secret in log] == []
 
 
-def test_service_that_is_not_there_is_told_within_a_second(tmp_path: Path) -> None:
-    """A closed port is not waited for."""
+def test_service_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    """A closed port is not waited for, as one would be that says nothing."""
     (port,) = free_ports(1)
     assert CliRunner().invoke(cli, ["init", str(tmp_path), "--admin-port", str(port)]).exit_code == 0
     started_s = time.monotonic()
     run("status", "-c", str(tmp_path / "fleetgate.yaml"), status=8)
-    assert time.monotonic() - started_s < 1.0
+    assert time.monotonic() - started_s < TIMEOUT_S / 2

@@ -19,6 +19,7 @@ from provisioner.model.messages import Answer, Delivery, Outgoing, ProvisionMess
 from provisioner.model.ports import Exchange
 from provisioner.model.request import Package
 from provisioner.model.secret import Secret
+from tests.contracts.mqtt_device import until
 from tests.walk.mosquitto_site import (
     ACCOUNT,
     ACCOUNT_PASSWORD,
@@ -129,7 +130,8 @@ def test_gateways_of_both_kinds_walk_through(platform: Platform) -> None:
     report = asyncio.run(fleet.run())
     assert report.is_met, report
     assert {exchange.failure for exchange in platform.exchanges.values()} == {None}
-    assert platform.born == {f"{kind}-{n}" for kind in ("esf", "kura") for n in range(1, 6)}
+    everybody = {f"{kind}-{n}" for kind in ("esf", "kura") for n in range(1, 6)}
+    assert until(lambda: platform.born == everybody), platform.born
     for runner in (runner for runners in fleet.runners for runner in runners):
         assert runner.device.state.settings is not None
         assert runner.device.state.settings.packages == ("heater 1.0",)

@@ -65,8 +65,13 @@ def test_a_walk_is_counted(site: WatchedSite, fresh_id: FreshId) -> None:
         assert device.ask("m-2")["status"] == "already_provisioned"
         assert json.loads(device.ask_raw(b"{nonsense"))["status"] == "malformed"
     for status, before in counted.items():
-        assert site.watch.value("fleetgate_messages_total", dialect="json_v1", status=status) == before + 1
-    assert site.watch.value("fleetgate_answer_seconds_count", dialect="json_v1") == answers + 3
+        site.watch.await_value(
+            lambda value, wanted=before + 1: value == wanted,
+            "fleetgate_messages_total",
+            dialect="json_v1",
+            status=status,
+        )
+    site.watch.await_value(lambda value: value == answers + 3, "fleetgate_answer_seconds_count", dialect="json_v1")
     assert site.watch.value("fleetgate_answer_seconds_bucket", dialect="json_v1", le="+Inf") == answers + 3
     assert site.watch.value("fleetgate_events_total", action="provision.confirmed", outcome="ok") >= 1
     assert site.watch.value("fleetgate_store_seconds_count", verb="commit") > 3
@@ -118,8 +123,9 @@ def test_a_locked_key_is_a_lockout(tmp_path: Path) -> None:
         with site.device(site.request("gw1", activation_key=True)) as device:
             for number in range(5):
                 device.ask(f"m-{number}", activation_key="0" * 30)
-        assert site.watch.value("fleetgate_events_total", action="provision.key_failure", outcome="refused") == 2
-        assert site.watch.value("fleetgate_lockouts_total", kind="activation_key") == 1
+        failures = {"action": "provision.key_failure", "outcome": "refused"}
+        site.watch.await_value(lambda value: value == 2, "fleetgate_events_total", **failures)
+        site.watch.await_value(lambda value: value == 1, "fleetgate_lockouts_total", kind="activation_key")
 
 
 def test_open_connections_are_shown(site: WatchedSite, fresh_id: FreshId) -> None:
