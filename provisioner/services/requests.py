@@ -15,6 +15,7 @@ from provisioner.model.ports import Delete, Page, Put, Unit
 from provisioner.model.request import Approval, ProvisionRequest, RequestMove, RequestState, move
 from provisioner.model.secret import Secret
 from provisioner.model.user import AccountUser
+from provisioner.services.client_ids import check_free_at_broker
 from provisioner.services.effects import Effects
 from provisioner.services.explaining import circumstances
 from provisioner.services.platform import Platform
@@ -106,6 +107,7 @@ class Requests:
         so that a device which nobody can touch is refused where it is and comes back to the gate (AZ-14)."""
         request = await self.find(id)
         state = move(request.state, RequestMove.REARM)
+        await self._check_free(request)
         armed = replace(
             request,
             state=state,
@@ -161,6 +163,12 @@ class Requests:
         merged = device_config.merge(request.configuration, generated)
         merged[device_config.TRANSPORT_PID]["password"] = "(generated)"
         return Preview(merged, device_config.overridden(request.configuration))
+
+    async def _check_free(self, request: ProvisionRequest) -> None:
+        """Raises Conflict when another account took its client id at the broker while it was closed (F-05)."""
+        account = await self._platform.store.get(Account, request.account)
+        if account is not None:
+            await check_free_at_broker(self._platform, account.id, request.client_id, account.broker)
 
     async def _without_unconfirmed(self, request: ProvisionRequest) -> list[Put | Delete]:
         """The changes that take away the user of a grant that was never confirmed, and its device record."""

@@ -4,6 +4,7 @@ import pytest
 
 from provisioner.model.errors import Conflict
 from provisioner.model.policy import Policy
+from provisioner.model.request import RequestState
 from tests.services.world import ADA, World, in_world
 
 PER_ACCOUNT = Policy(client_id_scope="account")
@@ -63,3 +64,24 @@ async def test_a_revoked_device_gives_its_client_id_back(world: World) -> None:
     await world.confirmed(await world.request())
     await world.devices.revoke(ADA, "gw1")
     assert await world.granted(await world.request("gw1", account="globex", username="elsewhere"))
+
+
+@pytest.mark.parametrize("end", ["revoke", "confirm"])
+@in_world
+async def test_a_request_is_not_opened_again_where_its_client_id_is_taken(world: World, end: str) -> None:
+    """F-05: meanwhile another account has a device of that client id there; the re-armed one would be told ``busy`` for
+    ever. On a broker with a space of its own for each account it is opened again."""
+    world.broker.client_ids_shared = True
+    await world.account("globex")
+    made = await world.request()
+    if end == "revoke":
+        await world.requests.revoke(ADA, made.request.id)
+    else:
+        await world.confirmed(made)
+        await world.devices.revoke(ADA, "gw1")
+    await world.confirmed(await world.request("gw1", account="globex", username="elsewhere"))
+    with pytest.raises(Conflict, match="another account has a device of client id gw1 on account broker local"):
+        await world.requests.rearm(ADA, made.request.id)
+    assert (await world.requests.show(made.request.id)).state is RequestState.REVOKED
+    world.broker.client_ids_shared = False
+    assert (await world.requests.rearm(ADA, made.request.id)).is_open
