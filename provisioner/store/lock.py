@@ -24,8 +24,12 @@ class StoreLock:
                 f"the store in {path.parent} is in use by process {holder}; "
                 "administer it through the running service (the fleetgate CLI does), or stop that process first"
             ) from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            os.close(self._fd)
+            raise
 
     def release(self) -> None:
         # The file stays: removing it would let two processes lock two files of the same name.

@@ -15,7 +15,7 @@ from provisioner.model.errors import FleetgateError, Unavailable
 from provisioner.model.ports import Noun
 from provisioner.model.records import Row
 from provisioner.store.audit_log import AuditArchive
-from provisioner.store.disk import Disk, forget, open_private, temporary
+from provisioner.store.disk import Disk, forget, open_private, sync_directory, temporary
 from provisioner.store.journal import Journal, has_good_line, read_journal
 from provisioner.store.schema import Rows, Schema
 from provisioner.store.snapshot import Meta, Moment, SnapshotStorage, read_rows, write_moment
@@ -61,7 +61,7 @@ def recover(directory: Path, schema: Schema, disk: Disk) -> Recovered:
     rewritten = found is None or old.schema_version != schema.version
     if rewritten:
         write_moment(storage, Moment(meta, nouns, audit))
-    _set_aside(directory, last, text.tail)
+    _set_aside(directory, last, text.tail, disk)
     needed = not rewritten and last > old.unit
     journal = Journal(directory / JOURNAL, disk, text.good_bytes if needed else 0)
     return Recovered(meta, nouns, audit, archive, storage, journal)
@@ -118,13 +118,19 @@ def _record(noun: type[records.T], row: Row) -> records.T:
         raise Unavailable(f"{SNAPSHOT} holds a damaged {noun.__name__} ({name}): {why}") from None
 
 
-def _set_aside(directory: Path, unit: int, tail: bytes) -> None:
-    """A tail cut short by a crash was never acknowledged. Whole units behind a bad line may have been: keep them."""
+def _set_aside(directory: Path, unit: int, tail: bytes, disk: Disk) -> None:
+    """A tail cut short by a crash was never acknowledged. Whole units behind a bad line may have been: keep them,
+    and on the disk before the journal is cut."""
     if not tail:
         return
     _log.warning("%s: cut %d bytes that follow unit %d and fail their checksum", JOURNAL, len(tail), unit)
     if has_good_line(tail):
         kept = directory / f"{JOURNAL}.damaged-after-{unit}"
-        with open(open_private(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:  # noqa: PTH123 a descriptor
-            file.write(tail)
+        fd = open_private(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            disk.write(fd, tail)
+            disk.fsync(fd)
+        finally:
+            os.close(fd)
+        sync_directory(disk, directory)
         _log.error("whole units followed the damage; they are kept in %s", kept.name)

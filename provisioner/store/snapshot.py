@@ -15,6 +15,7 @@ from tinydb.storages import Storage
 from provisioner.model.audit import AuditEvent
 from provisioner.model.errors import Unavailable
 from provisioner.model.ports import Noun
+from provisioner.model.records import Row
 from provisioner.store.disk import Disk, forget, open_private, sync_directory, temporary
 from provisioner.store.schema import Rows, to_json
 
@@ -92,9 +93,17 @@ def read_rows(storage: SnapshotStorage) -> tuple[Meta, Rows] | None:
         if tables is None:
             return None
         meta = _meta(tables.pop("_meta")["1"])
-        return meta, {kind: list(documents.values()) for kind, documents in tables.items()}
+        return meta, {kind: _named(kind, documents) for kind, documents in tables.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Unavailable(f"store.json is damaged or not a fleetgate store ({type(error).__name__})") from None
+
+
+def _named(kind: str, documents: Mapping[str, Any]) -> list[Row]:
+    """Raises KeyError or TypeError when one of them lacks what it is known by."""
+    by = "seq" if kind == AuditEvent.kind else "id"
+    for document in documents.values():
+        document[by]
+    return list(documents.values())
 
 
 def _meta(document: Mapping[str, Any]) -> Meta:

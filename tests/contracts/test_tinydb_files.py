@@ -94,7 +94,9 @@ class TestDamage:
         await store.commit(Unit([Put(request(1))]))
         await store.close()
         good = (tmp_path / "store.json").read_bytes()
-        for bad in (b"", good[:-20], b"[]", b"{}", good.replace(b'"gw1"', b'"g#1"'), good.replace(b"lobby", b"l")):
+        changed = [(b'"gw1"', b'"g#1"'), (b"lobby", b"l"), (b'"id":', b'"di":'), (b'"device":{}', b'"device":{"1":7}')]
+        for bad in (b"", good[:-20], b"[]", b"{}", *(good.replace(*each) for each in changed)):
+            assert bad != good
             (tmp_path / "store.json").write_bytes(bad)
             with pytest.raises(Unavailable, match=r"store\.json"):
                 await TinyDbStore.open(tmp_path)

@@ -21,6 +21,10 @@ class RecordingDisk(Disk):
         self.calls.append(("fsync", _name(fd)))
         super().fsync(fd)
 
+    def truncate(self, fd: int, length: int) -> None:
+        self.calls.append(("truncate", _name(fd)))
+        super().truncate(fd, length)
+
     def replace(self, source: Path, target: Path) -> None:
         self.calls.append(("replace", target.name))
         super().replace(source, target)

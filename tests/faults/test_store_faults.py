@@ -141,6 +141,36 @@ async def test_damage_inside_the_journal_is_kept_for_people(tmp_path: Path, capl
     assert kept.name in caplog.text
 
 
+@in_loop
+async def test_what_is_kept_for_people_is_on_the_disk_before_the_journal_is_cut(tmp_path: Path) -> None:
+    """A power cut in between leaves the units in one of the two files, never in none."""
+    store = await TinyDbStore.open(tmp_path / "a")
+    for number in range(3):
+        await store.commit(walk_unit(number))
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    await store.close()
+    journal = tmp_path / "b" / "store.log"
+    journal.write_bytes(journal.read_bytes().replace(b"acme", b"acne", 1))
+    disk = RecordingDisk()
+    await (await TinyDbStore.open(tmp_path / "b", disk=disk)).close()
+    kept = "store.log.damaged-after-0"
+    assert disk.calls[:4] == [("write", kept), ("fsync", kept), ("fsync", "b"), ("truncate", "store.log")]
+
+
+@in_loop
+async def test_f42_a_lock_that_cannot_be_signed_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F-42: a disk too full for the number of its process leaves no store locked by nobody."""
+
+    def full(fd: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as on_a_full_disk:
+        on_a_full_disk.setattr(os, "pwrite", full)
+        with pytest.raises(Unavailable, match="No space left"):
+            await TinyDbStore.open(tmp_path)
+    await (await TinyDbStore.open(tmp_path)).close()
+
+
 FAILURES = [
     (("write",), errno.ENOSPC),
     (("write",), errno.EIO),
@@ -235,6 +265,7 @@ async def test_f23_each_step_is_durable_before_the_next(tmp_path: Path) -> None:
     disk.calls.clear()
     await store.close()
     assert disk.calls == [
+        ("truncate", "audit-archive.jsonl"),
         ("write", "audit-archive.jsonl"),
         ("fsync", "audit-archive.jsonl"),
         ("fsync", "store"),
