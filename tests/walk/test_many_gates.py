@@ -9,8 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 from broker.loop import open_files_max
 from device_sim.fleet import Fleet
 from device_sim.scenario import parse
-from tests.support.crowd import await_confirmed, crowd
+from tests.support.crowd import await_confirmed, crowd, meanwhile
 from tests.support.device import Address, Credentials, JsonDevice, Wire
 from tests.support.fleet import QUICK
 from tests.support.haproxy import Haproxy, passing
@@ -82,35 +82,16 @@ def connections(gate: Gate) -> list[int]:
     return [each["connections"] for each in gate.ask("status")["gates"]]
 
 
-@contextmanager
-def trouble(site: Site) -> Iterator[Counter[str]]:
-    """In turn each gate is killed and started again, and in between PostgreSQL is restarted once; what was done."""
-    done: Counter[str] = Counter()
-    over = threading.Event()
-
-    def go() -> None:
-        for gate in itertools.cycle(site.many.gates):
-            if over.wait(1.0):
-                return
-            gate.kill()
-            done["killed"] += 1
-            if over.wait(0.5):
-                gate.start()
-                return
-            if done["killed"] == 2:
-                site.postgres.stop(signal.SIGINT)
-                site.postgres.start()
-                done["restarted"] += 1
-            gate.start()
-
-    thread = threading.Thread(target=go)
-    thread.start()
-    try:
-        yield done
-    finally:
-        over.set()
-        thread.join(60)
-        assert not thread.is_alive()
+def fall_and_rise(site: Site, gate: Gate, confirmed: int, *, with_postgres: bool) -> None:
+    """Once so many devices are confirmed the gate is killed, and started again; in between PostgreSQL is, if wanted."""
+    other = next(each for each in site.many.gates if each is not gate)
+    until(lambda: other.ask("status")["requests"]["confirmed"] >= confirmed, "devices come in", 40.0)
+    gate.kill()
+    time.sleep(0.5)
+    if with_postgres:
+        site.postgres.stop(signal.SIGINT)
+        site.postgres.start()
+    gate.start()
 
 
 def come_in(scenario: dict[str, Any], folder: Path) -> tuple[bool, Any]:
@@ -127,24 +108,25 @@ def _come_in(scenario: dict[str, Any], folder: Path) -> tuple[bool, Any]:
 
 
 def walk(site: Site, count: int, over_s: float, deadline_s: float) -> None:
-    """A fleet comes in while gates die; every device is confirmed, once."""
+    """A fleet of that many comes in for each gate that dies; every device is confirmed, once."""
     before = site.first.ask("status")
-    plan = crowd(site.first, site.first.folder, count, prefix=f"fleet{count}")
-    plan |= {
-        "arrival": {"pattern": "uniform", "over_s": over_s},
-        "timeouts": QUICK | {"reply_s": 3.0, "backoff_cap_s": 2.0},
-        "stay_s": 0,
-    }
-    with trouble(site) as done:
+    for gate in site.many.gates:
+        prefix = f"fleet{count}-{gate.number}"
+        plan = crowd(site.first, site.first.folder, count, prefix=prefix) | {
+            "arrival": {"pattern": "uniform", "over_s": over_s},
+            "timeouts": QUICK | {"reply_s": 3.0, "backoff_cap_s": 2.0},
+            "stay_s": 0,
+        }
         scenario = {"gate": f"mqtt://localhost:{site.many.front.port}", "deadline_s": deadline_s, "seed": 1}
-        is_met, outcomes = come_in({**scenario, "fleets": [plan]}, site.first.folder)
-    assert done["killed"] >= 3, done
-    assert done["restarted"] == 1
-    assert is_met, outcomes
+        some = site.first.ask("status")["requests"]["confirmed"] + count // 10
+        with meanwhile(partial(fall_and_rise, site, gate, some, with_postgres=gate.number == 2)):
+            is_met, outcomes = come_in({**scenario, "fleets": [plan]}, site.first.folder)
+        assert is_met, outcomes
+    total = count * len(site.many.gates)
     states = before["requests"]
-    await_confirmed(site.first, count + sum(states.values()) - states.get("revoked", 0), 20.0)
+    await_confirmed(site.first, total + sum(states.values()) - states.get("revoked", 0), 20.0)
     after = site.first.ask("status")
-    assert after["devices"] - before["devices"] == count, "a duplicate, or one is missing"
+    assert after["devices"] - before["devices"] == total, "a duplicate, or one is missing"
     made = [user["client_id"] for user in site.first.listed("user.page", account="acme")]
     assert [client_id for client_id, times in Counter(made).items() if times > 1] == []
     confirmed = Counter(row["client_id"] for row in site.first.audit("provision.confirmed"))
@@ -156,14 +138,14 @@ def walk(site: Site, count: int, over_s: float, deadline_s: float) -> None:
 def test_f_27_a_fleet_is_confirmed_while_gates_and_the_store_die(site: Site) -> None:
     """AZ-08: three hundred devices while each gate in turn is killed and started again and PostgreSQL is restarted:
     all confirmed, none twice, and every gate agrees with the records."""
-    walk(site, 300, over_s=12.0, deadline_s=60)
+    walk(site, 100, over_s=4.0, deadline_s=60)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(420)
 def test_f_27_two_thousand_devices_are_confirmed_while_gates_and_the_store_die(site: Site) -> None:
     """EC-41: the same with two thousand."""
-    walk(site, 2_000, over_s=60.0, deadline_s=240)
+    walk(site, 667, over_s=20.0, deadline_s=120)
 
 
 def test_f_08_what_is_revoked_at_one_gate_is_cut_at_every_gate(site: Site, fresh_id: FreshId) -> None:
@@ -194,16 +176,24 @@ def test_f_08_a_disabled_device_is_refused_by_whichever_gate_its_broker_asks(sit
     with site.first.account_wire(answer, BROKER) as wire:
         site.many.gates[1].ask("device.disable", id=answer["client_id"])
         assert wire.is_cut(SEEN_S)
-    for _ in range(6):
-        with pytest.raises(ConnectionRefusedError):
-            site.first.account_wire(answer, BROKER)
+    # Which gate is asked is HAProxy's choice: six refusals in a row come from all of them.
+    until(lambda: all(is_refused(site, answer) for _ in range(6)), "no gate says yes any more", SEEN_S)
     site.many.gates[2].ask("device.enable", id=answer["client_id"])
     for _ in range(6):
         site.first.account_wire(answer, BROKER).close()
 
 
+def is_refused(site: Site, answer: dict[str, str]) -> bool:
+    try:
+        site.first.account_wire(answer, BROKER).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 class Racer:
-    """One of two devices with the same login; cut by the other one's arrival it comes back until it is answered."""
+    """One of two devices with the same login; cut by the other one's arrival it comes back until it is answered, later
+    each time: else the two cut each other for ever where the gates are slower than they."""
 
     def __init__(self, gate: Gate, credentials: Credentials) -> None:
         self._gate, self._credentials = gate, credentials
@@ -212,7 +202,7 @@ class Racer:
 
     def walk(self, start: threading.Barrier) -> None:
         start.wait()
-        until_s = time.monotonic() + 20
+        until_s, pause_s = time.monotonic() + 30, 0.05 * self._gate.number
         while self.status == "unanswered" and time.monotonic() < until_s:
             try:
                 self.device = JsonDevice(self._gate.direct, self._credentials)
@@ -220,7 +210,8 @@ class Racer:
             except (OSError, AssertionError):
                 if self.device is not None:
                     self.device.wire.close()
-                time.sleep(0.05 * self._gate.number)
+                time.sleep(pause_s)
+                pause_s *= 1.5
 
 
 def test_f_16_of_two_gates_that_race_for_one_client_id_one_wins(site: Site, fresh_id: FreshId) -> None:
@@ -268,10 +259,18 @@ def test_f_16_the_newest_connection_wins_at_whichever_gate_it_is(site: Site, fre
             assert contender.ask("m-2")["status"] == "conflict"
             newer.acknowledge("m-1")
             newer.wire.leave()
-            again = contender.ask("m-3")
-    assert (again["status"], again["password"]) == ("provisioned", first["password"])
+            answers = [contender.ask("m-3")]
+            until(lambda: _asks_again(contender, answers), "it is told at the other gate that the newer one is through")
+    assert (answers[-1]["status"], answers[-1]["password"]) == ("provisioned", first["password"])
     taken = site.first.await_audit("connection.taken_over", client_id=credentials.client_id)
     assert {row["reason"] for row in taken} == {"newer_connection"}
+
+
+def _asks_again(device: JsonDevice, answers: list[dict[str, Any]]) -> bool:
+    """Until the last of its answers is not a conflict."""
+    if answers[-1]["status"] == "conflict":
+        answers.append(device.ask("m-3"))
+    return answers[-1]["status"] != "conflict"
 
 
 def test_f_15_the_answer_of_a_killed_gate_is_given_by_another_one(site: Site, fresh_id: FreshId) -> None:
