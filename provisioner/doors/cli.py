@@ -83,6 +83,7 @@ def _ended(error: Exception) -> Failed | None:
         return None
     from provisioner.doors.control_client import LoginRefused, Refused, Unreachable
     from provisioner.doors.error_kinds import EXIT_STATUS, kind_of
+    from provisioner.doors.installation import CREDENTIAL_FILE
 
     if isinstance(error, Refused):
         kind, problems = error.kind, error.problems
@@ -92,7 +93,9 @@ def _ended(error: Exception) -> Failed | None:
     if isinstance(error, Unreachable):
         lines.append("is the service running? start it with `fleetgate serve`, and name its settings with -c")
     elif isinstance(error, LoginRefused):
-        lines.append("the credential file beside the settings must be one that this service was given")
+        lines.append(
+            f"{CREDENTIAL_FILE} beside the settings must be the one that `fleetgate init` made for this service"
+        )
     else:
         lines += _next_step(kind, by_service=isinstance(error, Refused))
     return Failed(lines, EXIT_STATUS.get(kind, 1))

@@ -40,7 +40,9 @@ class Accounts:
             fields.problem("name", "is reserved for the platform", name)
         broker = self._broker(fields)
         default_url = self._platform.broker_urls.get(broker)
-        url = fields.text("broker_url", names.check_endpoint, required=default_url is None) or default_url or ""
+        is_unknown = bool(broker) and broker not in self._platform.brokers  # where it is, nobody can say then
+        needs_url = default_url is None and not is_unknown
+        url = fields.text("broker_url", names.check_endpoint, required=needs_url) or default_url or ""
         coupling, certificates = self._coupling(fields), self._certificates(fields)
         enabled = fields.flag("enabled") if fields.given("enabled") else True
         self._check_login(fields, broker, certificates)
@@ -97,9 +99,9 @@ class Accounts:
         """Only an account without requests and users can go. Its provision users go with it: their names are free; so
         do devices that nothing but the registry knows any more."""
         account = await self.show(name)
-        for noun, what in ((ProvisionRequest, "requests"), (AccountUser, "users")):
+        for noun, what in ((ProvisionRequest, "requests; delete them"), (AccountUser, "users; revoke their devices")):
             if count := await self._platform.store.count(noun, where={"account": name}):
-                raise Conflict(f"account {name} still has {count} {what}; delete or revoke them first")
+                raise Conflict(f"account {name} still has {count} {what} first")
         changes: list[Put | Delete] = [Delete(account)]
         changes += map(Delete, await self._platform.store.find(ProvisionUser, "account", name))
         changes += map(Delete, await self._platform.store.find(Device, "account", name))

@@ -117,7 +117,7 @@ def test_exit_5_conflict(bench: DirectCli) -> None:
     """Status 5: what is stored stands against it."""
     bench.run(*CREATE, "gw1")
     assert "already has this client_id" in bench.run(*CREATE, "gw1", status=5).stderr
-    assert "still has 1 requests" in bench.run("account", "delete", "acme", "--yes", status=5).stderr
+    assert "still has 1 requests; delete them first" in bench.run("account", "delete", "acme", "--yes", status=5).stderr
 
 
 def test_exit_6_invalid_input(bench: DirectCli) -> None:

@@ -142,6 +142,7 @@ def test_exit_3_when_the_credential_is_not_the_services(there: Installation, tmp
     config.write_text(config.read_text().replace("port: 8885", f"port: {there.admin_port}"))
     result = run("status", "-c", str(config), status=3)
     assert "refused the login" in result.stderr
+    assert "admin-credential.json beside the settings must be the one" in result.stderr
     assert json.loads((tmp_path / "other/admin-credential.json").read_text())["credential"] not in result.output
 
 
