@@ -263,13 +263,14 @@ class Dialogue:
 
     def _on_notify(self, resource: str, message: KuraPayload, now_s: float) -> list[Outgoing]:
         request = self._sent[-1]
-        if message.integer("job.id") != request.download_id:
+        package = request.step.package
+        if package is None or message.integer("job.id") != request.download_id:
             return []
         status = message.text(f"dp.{resource}.status")
         if status in _NOT_INSTALLED:
             return self._fail(f"{resource} {status}: {_words(message, f'dp.{resource}.error.message')}")
         if resource == "install" and status in _INSTALLED:
-            self._installed.append(str(request.step.package))
+            self._installed.append(package)
             return self._next(now_s)
         # Progress shows that the request arrived, also when its reply did not.
         return self._accept(now_s) if self._stage is _Stage.ASKING else []

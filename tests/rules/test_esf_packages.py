@@ -93,6 +93,16 @@ def test_a_notice_of_another_download_moves_nothing(data: bytes) -> None:
     assert flow.state is DialogueState.RUNNING and flow.installed == ()
 
 
+@pytest.mark.parametrize(("topic", "kind"), [(INSTALL, "install"), (DOWNLOAD, "download")])
+@pytest.mark.parametrize("status", ["COMPLETED", "IN_PROGRESS", "FAILED"])
+def test_a_notice_of_what_is_no_package_moves_nothing(topic: str, kind: str, status: str) -> None:
+    """EC-35: the configuration is taken by its reply alone, and no package is called installed that there is not."""
+    flow = installing(HEATER, CONFIGURATION)
+    assert topics(flow.receive(INSTALL, notify(0, "install", "COMPLETED"), 30)) == [CONF]
+    assert flow.receive(topic, notify(1, kind, status), 30.5) == []
+    assert (flow.state, flow.installed, flow.deadline()) == (DialogueState.RUNNING, ("heater",), 31)
+
+
 def test_progress_stands_in_for_a_lost_reply() -> None:
     """A notice shows that the request arrived: it is not sent again, and the limit runs."""
     flow = dialogue(HEATER, install_limit_s=60)
