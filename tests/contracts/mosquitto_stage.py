@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.model.ports import AccountBroker, Gap, Sighting
-from tests.contracts.account_broker_stage import LoopThread, Stage, closing_devices, user
-from tests.contracts.mqtt_device import SOON_S, until
+from tests.contracts.account_broker_stage import LoopThread, Stage, closing_devices
 from tests.support.mosquitto import MosquittoServer
 
 
@@ -21,44 +20,6 @@ class MosquittoStage(Stage):
         self.broker = self.server.adapter()
         self.loop.run(self.broker.start(self.sightings.append, self.gaps.append))
         return self.broker
-
-
-def tells_who_leaves_after_a_restart(stage: MosquittoStage) -> None:
-    """The service comes back after a device did: that the device leaves is told, once."""
-    made = stage.put(user(1))
-    device = stage.of(made).admitted()
-    assert until(lambda: stage.seen("gw1") == [True])
-    stage.restart_adapter()
-    device.close()
-    assert until(lambda: stage.seen("gw1") == [True, False])
-    stage.of(stage.put(user(2))).admitted().close()
-    assert until(lambda: stage.seen("gw2") == [True, False])
-    assert stage.seen("gw1") == [True, False]
-
-
-def tells_when_it_was_not_heard(stage: MosquittoStage) -> None:
-    """A mosquitto that kept its notices was heard all the time; one that was started anew forgot who was there, so that
-    nobody knows, until they come or leave again."""
-    gap = Gap(stage.broker.name, all_left=False)
-    assert stage.gaps == [gap]
-    device = stage.of(stage.put(user(1))).admitted()
-    assert until(lambda: stage.seen("gw1") == [True])
-    stage.restart_adapter()
-    assert stage.gaps == [gap]
-    stage.of(stage.put(user(2))).admitted()
-    assert until(lambda: stage.seen("gw2") == [True])
-    stage.server.kill()
-    assert device.left.wait(SOON_S)
-    stage.server.start()
-    assert until(lambda: stage.gaps == [gap, gap], within_s=10)
-    assert until(lambda: stage.seen("gw2") == [True, False])
-    assert stage.sightings[-1].unheard is True
-    assert stage.seen("gw1") == [True], "of whom it has not heard it says nothing more"
-    again = stage.of(user(2)).admitted()
-    assert until(lambda: stage.seen("gw2") == [True, False, True])
-    again.close()
-    assert until(lambda: stage.seen("gw2") == [True, False, True, False])
-    assert stage.sightings[-1].unheard is False
 
 
 @contextmanager

@@ -10,16 +10,10 @@ import pytest
 
 from provisioner.account_brokers import dynsec_commands
 from provisioner.model.errors import Conflict, Unavailable
-from provisioner.model.ports import BrokerUser
 from provisioner.model.secret import Secret
-from tests.contracts.account_broker_contract import AccountBrokerContract
 from tests.contracts.account_broker_stage import CUT_S, REFUSED, digest, user
-from tests.contracts.mosquitto_stage import (
-    MosquittoStage,
-    mosquitto_stage,
-    tells_when_it_was_not_heard,
-    tells_who_leaves_after_a_restart,
-)
+from tests.contracts.mosquitto_contract import MosquittoContract, refuses
+from tests.contracts.mosquitto_stage import MosquittoStage, mosquitto_stage
 from tests.contracts.mqtt_device import ACCEPTED, Device, until
 from tests.support.mosquitto import mosquitto_settings
 
@@ -33,7 +27,7 @@ def stage(tmp_path: Path) -> Iterator[MosquittoStage]:
         yield made
 
 
-class TestMosquittoDynsec(AccountBrokerContract):
+class TestMosquittoDynsec(MosquittoContract):
     pass
 
 
@@ -92,12 +86,6 @@ def test_only_a_new_password_cuts(stage: MosquittoStage) -> None:
     assert device.left.wait(CUT_S)
 
 
-def test_a_user_whose_password_nobody_keeps_is_told(stage: MosquittoStage) -> None:
-    """The plugin's state was lost: a confirmed user cannot be made again, and the message says so."""
-    with pytest.raises(Unavailable, match="user-1, whose password is kept nowhere"):
-        stage.put(user(1, password=None))
-
-
 def test_names_and_client_ids_belong_to_one_account(stage: MosquittoStage) -> None:
     """mosquitto knows no accounts: a second one can have neither the user's name nor the client id."""
     stage.put(user(1))
@@ -133,7 +121,7 @@ def test_an_answer_that_came_too_late_is_found_out(stage: MosquittoStage, monkey
                 stage.put(user(1))
         finally:
             stage.server.process.send_signal(signal.SIGCONT)
-    assert until(lambda: not _refuses(stage, user(1)))
+    assert until(lambda: not refuses(stage, user(1)))
     assert stage.of(user(1)).connect() == ACCEPTED
 
 
@@ -142,8 +130,8 @@ def test_a_plugin_that_is_slow_at_first_is_asked_again(stage: MosquittoStage, mo
     with monkeypatch.context() as impatient:
         impatient.setattr(dynsec_commands, "ANSWER_WITHIN_S", 0.0)
         stage.restart_adapter()
-        assert _refuses(stage, user(1))
-    assert until(lambda: not _refuses(stage, user(1)))
+        assert refuses(stage, user(1))
+    assert until(lambda: not refuses(stage, user(1)))
 
 
 def test_another_administrators_answers_are_not_taken_for_ours(stage: MosquittoStage) -> None:
@@ -170,42 +158,10 @@ def test_while_mosquitto_is_away_nothing_is_promised(stage: MosquittoStage) -> N
     """EC-31 under kill -9: Unavailable at once, and everything works again when mosquitto is back."""
     made = stage.put(user(1))
     stage.server.kill()
-    assert until(lambda: _refuses(stage, user(2)))
+    assert until(lambda: refuses(stage, user(2)))
     stage.server.start()
-    assert until(lambda: not _refuses(stage, user(2)))
+    assert until(lambda: not refuses(stage, user(2)))
     assert stage.of(made).connect() == stage.of(user(2)).connect() == ACCEPTED
-
-
-def test_a_device_that_was_first_is_called_back_and_seen(stage: MosquittoStage) -> None:
-    """D7: after a restart of mosquitto a granted device may be there before us: it is cut, and comes again."""
-    made = stage.put(user(1))
-    stage.server.kill()
-    stage.server.start()
-    early = stage.of(made).admitted()
-    if not stage.seen("gw1"):
-        assert early.left.wait(5)
-        assert stage.of(made).connect() == ACCEPTED
-    assert until(lambda: True in stage.seen("gw1"))
-
-
-def test_a_device_that_was_there_before_the_service_is_told_leaving(stage: MosquittoStage) -> None:
-    """esf 4.7: its status would else be connected for ever."""
-    tells_who_leaves_after_a_restart(stage)
-
-
-def test_what_it_was_not_heard_of_is_told(stage: MosquittoStage) -> None:
-    """Case 3: nobody is called connected, nor missing, on the word of a mosquitto that has forgotten it."""
-    tells_when_it_was_not_heard(stage)
-
-
-def test_what_happened_while_the_service_was_away_is_told_afterwards(stage: MosquittoStage) -> None:
-    """mosquitto keeps the notices of our session: an arrival that nobody listened to is still a sighting."""
-    made = stage.put(user(1))
-    stage.loop.run(stage.broker.stop())
-    stage.of(made).admitted()
-    assert stage.seen("gw1") == []
-    stage.restart_adapter()
-    assert until(lambda: stage.seen("gw1") == [True])
 
 
 def test_a_forged_notice_is_not_believed(stage: MosquittoStage) -> None:
@@ -224,11 +180,3 @@ def test_a_forged_notice_is_not_believed(stage: MosquittoStage) -> None:
     assert until(lambda: stage.seen("gw3") == [True])
     assert stage.seen("gw1") == []
     assert stage.of(user(1)).connect() == ACCEPTED
-
-
-def _refuses(stage: MosquittoStage, wanted: BrokerUser) -> bool:
-    try:
-        stage.put(wanted)
-    except Unavailable:
-        return True
-    return False

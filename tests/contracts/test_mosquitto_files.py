@@ -11,14 +11,9 @@ import pytest
 
 from provisioner.model.errors import Conflict, Unavailable
 from provisioner.model.ports import BrokerUser
-from tests.contracts.account_broker_contract import AccountBrokerContract
 from tests.contracts.account_broker_stage import CUT_S, REFUSED, user
-from tests.contracts.mosquitto_stage import (
-    MosquittoStage,
-    mosquitto_stage,
-    tells_when_it_was_not_heard,
-    tells_who_leaves_after_a_restart,
-)
+from tests.contracts.mosquitto_contract import MosquittoContract, refuses
+from tests.contracts.mosquitto_stage import MosquittoStage, mosquitto_stage
 from tests.contracts.mqtt_device import ACCEPTED, until
 from tests.support.mosquitto import mosquitto_settings
 
@@ -46,7 +41,7 @@ def signs(stage: MosquittoStage) -> int:
     return path.read_text().count("sign") if path.exists() else 0
 
 
-class TestMosquittoFiles(AccountBrokerContract):
+class TestMosquittoFiles(MosquittoContract):
     pass
 
 
@@ -113,12 +108,6 @@ def test_a_confirmed_user_comes_back_with_the_digest_that_was_kept(stage: Mosqui
     assert stage.of(made).connect() == ACCEPTED
 
 
-def test_a_user_whose_password_nobody_keeps_is_told(stage: MosquittoStage) -> None:
-    """The files were lost: a confirmed user cannot be made again, and the message says so."""
-    with pytest.raises(Unavailable, match="user-1, whose password is kept nowhere"):
-        stage.put(user(1, password=None))
-
-
 def test_a_username_belongs_to_one_account(stage: MosquittoStage) -> None:
     """Usernames name their account on this broker, and none is that of the service."""
     stage.put(user(1))
@@ -179,45 +168,12 @@ def test_while_mosquitto_is_away_nothing_is_promised(stage: MosquittoStage) -> N
     """EC-31 under kill -9: Unavailable at once, and what was asked for is there when mosquitto is."""
     made = stage.put(user(1))
     stage.server.kill()
-    assert until(lambda: _refuses(stage, user(2)))
-    assert _refuses(stage, replace(made, enabled=False))
+    assert until(lambda: refuses(stage, user(2)))
+    assert refuses(stage, replace(made, enabled=False))
     stage.server.start()
     assert stage.of(made).connect() in REFUSED  # it was taken out of the files while nobody read them
-    assert until(lambda: not _refuses(stage, user(2)))
+    assert until(lambda: not refuses(stage, user(2)))
     assert stage.of(user(2)).connect() == ACCEPTED
-
-
-def test_a_device_that_was_first_is_called_back_and_seen(stage: MosquittoStage) -> None:
-    """D7: after a restart of mosquitto a granted device may be there before us: it is cut, and comes again."""
-    made = stage.put(user(1))
-    stage.server.kill()
-    stage.server.start()
-    early = stage.of(made)
-    early.admitted()
-    if not stage.seen("gw1"):
-        assert early.left.wait(5)
-        assert until(lambda: stage.of(made).connect() == ACCEPTED)
-    assert until(lambda: True in stage.seen("gw1"))
-
-
-def test_a_device_that_was_there_before_the_service_is_told_leaving(stage: MosquittoStage) -> None:
-    """esf 4.7: its status would else be connected for ever."""
-    tells_who_leaves_after_a_restart(stage)
-
-
-def test_what_it_was_not_heard_of_is_told(stage: MosquittoStage) -> None:
-    """Case 3: nobody is called connected, nor missing, on the word of a mosquitto that has forgotten it."""
-    tells_when_it_was_not_heard(stage)
-
-
-def test_what_happened_while_the_service_was_away_is_told_afterwards(stage: MosquittoStage) -> None:
-    """mosquitto keeps the notices of our session: an arrival that nobody listened to is still a sighting."""
-    made = stage.put(user(1))
-    stage.loop.run(stage.broker.stop())
-    stage.of(made).admitted()
-    assert stage.seen("gw1") == []
-    stage.restart_adapter()
-    assert until(lambda: stage.seen("gw1") == [True])
 
 
 def test_users_and_service_stay_on_their_own_listeners(stage: MosquittoStage) -> None:
@@ -255,11 +211,3 @@ def test_removal_cuts_every_device_of_a_crowd_at_once(stage: MosquittoStage) -> 
     put_all(stage, [replace(each, enabled=False) for each in users[:20]])
     assert all(device.left.wait(CUT_S) for device in devices[:20])
     assert not devices[20].left.is_set()
-
-
-def _refuses(stage: MosquittoStage, wanted: BrokerUser) -> bool:
-    try:
-        stage.put(wanted)
-    except Unavailable:
-        return True
-    return False
