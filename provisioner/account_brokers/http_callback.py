@@ -287,11 +287,16 @@ class HttpCallbackBroker:
         self._sighted(arrived)
 
     def _left(self, gone: Departure) -> None:
-        """The end of a connection that was taken over from, perhaps by one on another node, is none (esf 4.7)."""
+        """The end of a connection that was taken over from, perhaps by one on another node, is none (esf 4.7). Who came
+        before our start, or was told to another gate, has no seat here: of them the registry knows the newest."""
         user = self._book.get(gone.username)
-        if user is None or not self._seats.is_taken_by(user.account, gone.client_id, gone.username, gone.connection):
+        if user is None:
             return
-        self._sighted(self._leave(user.account, gone.username, gone.client_id, lost=gone.lost))
+        if self._seats.at(user.account, gone.client_id) is None:
+            told = self._leave(user.account, gone.username, gone.client_id, lost=gone.lost)
+            self._sighted(replace(told, connection=gone.connection))
+        elif self._seats.is_taken_by(user.account, gone.client_id, gone.username, gone.connection):
+            self._sighted(self._leave(user.account, gone.username, gone.client_id, lost=gone.lost))
 
     def _leave(self, account: str, username: str, client_id: str, *, lost: bool = False) -> Sighting:
         connection = self._seats.connection(account, client_id)
@@ -325,7 +330,7 @@ class HttpCallbackBroker:
         gone = [self._leave(account, username, client_id) for client_id in self._seats.of(username)]
         if self._management is not None:
             await self._management.cut(username, None)
-            for each in gone:  # its broker's own word finds an empty seat, if it comes at all
+            for each in gone:  # its broker's own word, if it comes at all, changes nothing then
                 self._sighted(each)
 
 

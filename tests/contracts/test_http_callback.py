@@ -145,6 +145,19 @@ def test_what_was_told_while_nobody_listened_is_lost() -> None:
         assert (emqx.gaps, rabbit.gaps) == ([Gap("asked", all_left=False)], [])
 
 
+def test_who_came_before_the_start_is_seen_leaving() -> None:
+    """Cases 2 and 3: of a connection that it never heard of EMQX's word is passed on by the name that the registry may
+    know it by; of one that was taken over from since it is not."""
+    who = {"username": "user-1", "clientid": "gw1"}
+    with site(Emqx(), before=(user(1),)) as emqx:
+        emqx.json("/event", **who, event="client.disconnected", reason="tcp_closed", peername="192.0.2.7:5")
+        (left,) = emqx.sightings
+        assert (left.connected, left.lost, left.which) == (False, True, "user-1 192.0.2.7:5")
+        emqx.json("/event", **who, event="client.connected", peername="192.0.2.7:7")
+        emqx.json("/event", **who, event="client.disconnected", reason="tcp_closed", peername="192.0.2.7:6")
+        assert [each.connected for each in emqx.sightings] == [False, True]
+
+
 def test_the_port_is_kept(rabbit: Site) -> None:
     """The adapter has the shape of the port; a username belongs to one account; it says what it cannot do."""
     broker: AccountBroker = rabbit.broker
