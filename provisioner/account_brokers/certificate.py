@@ -11,7 +11,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,6 @@ class CertificateBroker:
         self._batch = Batch(self._flush)
         self._proven: set[str] = set()
         self._to_cut: set[str] = set()
-        self._catching_up: set[asyncio.Task[None]] = set()
         self._ending: dict[str, _Ending] = {}
         self._strangers: dict[str, bool] = {}  # who is being ended, and whether it came again meanwhile
         self._seen: Callable[[Sighting], None] = lambda sighting: None
@@ -131,8 +130,6 @@ class CertificateBroker:
     async def stop(self) -> None:
         await self._batch.settle()
         await self._link.stop()
-        for task in self._catching_up:
-            task.cancel()
 
     def prepare(self) -> list[Path]:
         """Everything that mosquitto needs to be started; the files. Blocks. Raises Unavailable."""
@@ -155,7 +152,7 @@ class CertificateBroker:
         holder = Holder(user.account, user.username, user.client_id, certificates, user.enabled, 0)
         await self._changing(holder.home, lambda: self._record.put(holder))
         if former is None:
-            self._check_up()
+            self._link.check_up()
 
     async def remove_user(self, account: str, username: str) -> None:
         holder = self._record.last(username)
@@ -165,7 +162,7 @@ class CertificateBroker:
             await self._batch.request()
 
     async def kick(self, account: str, client_id: str) -> bool:
-        self._check_up()
+        self._link.check_up()
         return await self._take_over(f"{account}/{client_id}")
 
     async def users(self) -> Sequence[tuple[str, str]]:
@@ -181,7 +178,7 @@ class CertificateBroker:
                 self._to_cut |= {home} if changed.ends else set()
         if not self._is_stale and home not in self._to_cut:
             return
-        self._check_up()
+        self._link.check_up()
         if self._is_stale:
             await self._batch.request()
         if home in self._to_cut:
@@ -191,10 +188,6 @@ class CertificateBroker:
     @property
     def _is_stale(self) -> bool:
         return self._changes_read < self._changes
-
-    def _check_up(self) -> None:
-        if not self._link.is_up:
-            raise Unavailable("mosquitto does not answer")
 
     async def _catch_up(self) -> None:
         """A crash may have come between the list and the sign."""
@@ -249,19 +242,14 @@ class CertificateBroker:
     def _up(self, kept_session: bool) -> None:
         if not kept_session:
             self._presence.begin_anew(self._name)
-        self._soon(self._catch_up())
-
-    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._catching_up.add(task)
-        task.add_done_callback(self._catching_up.discard)
+        self._link.soon(self._catch_up())
 
     def _stranger_came(self, name: str) -> None:
         is_being_ended = name in self._strangers
         self._strangers[name] = True
         if not is_being_ended:
             _log.warning("account broker %s: a certificate of no device of it: %r", self._name, name)
-            self._soon(self._end_stranger(name))
+            self._link.soon(self._end_stranger(name))
 
     async def _end_stranger(self, name: str) -> None:
         try:

@@ -61,7 +61,6 @@ class MosquittoDynsec:
         self._lock = asyncio.Lock()
         self._ready = asyncio.Event()
         self._early: deque[bytes] = deque(maxlen=EARLY_MAX)  # notices that came before the users were known
-        self._loading: set[asyncio.Task[None]] = set()
 
     @property
     def name(self) -> str:
@@ -93,8 +92,6 @@ class MosquittoDynsec:
 
     async def stop(self) -> None:
         await self._link.stop()
-        for task in self._loading:
-            task.cancel()
 
     async def put_user(self, user: BrokerUser) -> None:
         """As the port says; Conflict when the name or the client id is taken by another account on this broker."""
@@ -204,7 +201,7 @@ class MosquittoDynsec:
         if not kept_session:
             self._presence.begin_anew(self._name)
             unheard = self._awaited.gap()
-        self._begin_loading(unheard)
+        self._link.soon(self._load(unheard))
 
     def _down(self) -> None:
         self._ready.clear()
@@ -216,13 +213,8 @@ class MosquittoDynsec:
             await self._commands.run(*commands, ignoring=ignoring)
         except BaseException:
             self._ready.clear()
-            self._begin_loading(set())
+            self._link.soon(self._load(set()))
             raise
-
-    def _begin_loading(self, unheard: set[str]) -> None:
-        task = asyncio.create_task(self._load(unheard))
-        self._loading.add(task)
-        task.add_done_callback(self._loading.discard)
 
     async def _load(self, unheard: set[str]) -> None:
         """Try until it is done, or the connection is lost: it is begun again with the next one."""

@@ -63,7 +63,6 @@ class MosquittoFiles:
         self._left_out: frozenset[str] = frozenset()  # by the newest one, also while it goes on
         self._awaited = Awaited()
         self._marks: dict[str, asyncio.Event] = {}
-        self._catching_up: set[asyncio.Task[None]] = set()
 
     @property
     def name(self) -> str:
@@ -97,8 +96,6 @@ class MosquittoFiles:
     async def stop(self) -> None:
         await self._batch.settle()
         await self._link.stop()
-        for task in self._catching_up:
-            task.cancel()
 
     async def put_user(self, user: BrokerUser) -> None:
         """As the port says; Conflict when another account on this broker has the username."""
@@ -110,7 +107,8 @@ class MosquittoFiles:
         if self._is_unheard(user, known=former is not None):
             await self._cut({user.username})
         elif not self._is_proven(user.username):
-            self._check_up(known == former)
+            if known == former:
+                self._link.check_up()
             await self._batch.request()
         while user.username in self._left_out:  # somebody cuts it just now
             await self._batch.request()
@@ -126,7 +124,7 @@ class MosquittoFiles:
 
     async def kick(self, account: str, client_id: str) -> bool:
         """The user is left out of the files for one reading: mosquitto has no other way to end a connection."""
-        self._check_up()
+        self._link.check_up()
         users = self._files.users.values()
         made_for = {user.username for user in users if (user.account, user.client_id) == (account, client_id)}
         left = sum(self._presence.departures[username] for username in made_for)
@@ -189,7 +187,7 @@ class MosquittoFiles:
         mark, lines, out = secrets.token_hex(8), self._files.lines(), frozenset(self._held_out)
         self._left_out |= out
         await asyncio.to_thread(self._files.write, lines, out, self._control.username, mark)
-        self._check_up()
+        self._link.check_up()
         await asyncio.to_thread(self._reload)
         await self._proven(mark)
         self._left_out, self._is_read = out, True
@@ -225,9 +223,7 @@ class MosquittoFiles:
         if not kept_session:
             self._presence.begin_anew(self._name)
             unheard = self._awaited.gap()
-        task = asyncio.create_task(self._catch_up(unheard))
-        self._catching_up.add(task)
-        task.add_done_callback(self._catching_up.discard)
+        self._link.soon(self._catch_up(unheard))
 
     async def _catch_up(self, unheard: set[str]) -> None:
         try:
@@ -242,10 +238,6 @@ class MosquittoFiles:
         if not user.enabled or user.password is None:
             return False
         return self._awaited.granted(user.username, known=known, is_there=self._presence.is_there(user.username))
-
-    def _check_up(self, needed: bool = True) -> None:
-        if needed and not self._link.is_up:
-            raise Unavailable("mosquitto does not answer")
 
     def _hear(self, topic: str, payload: bytes) -> None:
         if topic == NOTICES:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ class MosquittoLink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_up, self._is_answered = asyncio.Event(), asyncio.Event()
         self._kept_session = False
+        self._work: set[asyncio.Task[None]] = set()
         self.refused: str | None = None  # in mosquitto's words, of the newest attempt
 
     @property
@@ -84,6 +85,18 @@ class MosquittoLink:
         if client is not None:
             await asyncio.to_thread(client.leave)
         self._is_up.clear()
+        for task in self._work:
+            task.cancel()
+
+    def soon(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have this done beside everything else; ``stop`` gives up what is not done by then."""
+        task = asyncio.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    def check_up(self) -> None:
+        """Raises Unavailable when the connection is not there."""
+        self._there()
 
     async def wait_up(self, within_s: float) -> bool:
         """Whether it is up; returns as soon as mosquitto has let us in or refused us for the first time."""
@@ -93,10 +106,13 @@ class MosquittoLink:
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0) -> None:
         """Raises Unavailable when the connection is not there."""
+        if self._there().publish(topic, payload, qos).rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise Unavailable("mosquitto does not answer")
+
+    def _there(self) -> Client:
         if self._client is None or not self.is_up:
             raise Unavailable("mosquitto does not answer")
-        if self._client.publish(topic, payload, qos).rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise Unavailable("mosquitto does not answer")
+        return self._client
 
     def _new_client(self) -> Client:
         own = self._address
