@@ -90,6 +90,8 @@ class Accounts:
         changes += [await self._effects.plan(EffectVerb.APPLY, user) for user in users]
         await self._commit(actor, "account.update", updated, changes, dry_run, fields=sorted(changed))
         if not dry_run:
+            if account.enabled and not updated.enabled:
+                users += await self._late(name, frozenset(user.id for user in users))
             if not updated.enabled:
                 await self._cut_at_gate(name)
             await self._effects.apply_all(user.id for user in users)
@@ -182,6 +184,16 @@ class Accounts:
                 self._cut(request.id)
             if (after := page.after) is None:
                 return
+
+    @again_when_stale
+    async def _late(self, name: str, known: frozenset[str]) -> list[AccountUser]:
+        """Users of a disabled account beside those that are known: they were granted while those were gathered. A grant
+        that is committed only now finds the account disabled when it brings its user to the broker."""
+        late = [user for user in await self._users(name) if user.id not in known]
+        if late:
+            changes = [await self._effects.plan(EffectVerb.APPLY, user) for user in late]
+            await self._platform.store.commit(Unit(changes=changes))
+        return late
 
     async def _users(self, name: str) -> list[AccountUser]:
         users: list[AccountUser] = []

@@ -6,8 +6,10 @@ import pytest
 
 from provisioner.model.account import Account, CertificateMode, Coupling
 from provisioner.model.device import Device
+from provisioner.model.effect import EffectVerb
 from provisioner.model.errors import Conflict, Duplicate, InvalidInput, NotFound
-from provisioner.model.messages import Status
+from provisioner.model.messages import Delivery, Status
+from provisioner.model.ports import Put
 from provisioner.model.user import BROKER_CONNECT, AccountUser, ProvisionUser
 from tests.services.world import ADA, NOON, World, in_world
 
@@ -255,3 +257,23 @@ async def test_accounts_are_listed_in_pages(world: World) -> None:
     second = await world.accounts.page(after=first.after, limit=3)
     assert [account.id for account in (*first.items, *second.items)] == ["acme", "beta", "eta", "zeta"]
     assert second.after is None
+
+
+@in_world
+async def test_f_08_a_device_that_is_granted_meanwhile_is_cut_with_its_account(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To disable a large account takes a while, and its devices go on: whoever came in after they were counted is
+    shut out like the others."""
+    await world.granted(await world.request("gw1"))
+    late, plan, came = await world.request("gw2"), world.effects.plan, list[Delivery]()
+
+    async def meanwhile(verb: EffectVerb, user: AccountUser) -> Put:
+        if not came:
+            came.append(await world.granted(late))
+        return await plan(verb, user)
+
+    monkeypatch.setattr(world.effects, "plan", meanwhile)
+    await world.accounts.update(ADA, "acme", {"enabled": False})
+    assert not world.broker.connect(came[0])
+    assert [user.enabled for user in world.broker.known.values()] == [False, False]
