@@ -148,18 +148,23 @@ def control_acl(service: str, mark: str) -> str:
 
 
 def read_or_make_secret(path: Path, fresh: Secret) -> Secret:
-    """The service's own password; ``fresh`` is kept there when there is none yet. Raises Unavailable."""
+    """The service's own password; ``fresh`` is kept there when there is none yet. Raises Unavailable; then nothing new
+    is there."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OURS_ONLY)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(fresh.reveal() + "\n")
+                file.flush()
+                os.fsync(descriptor)
+        except OSError:
+            path.unlink()
+            raise
     except FileExistsError:
         return _read_secret(path)
     except OSError as error:
         raise Unavailable(f"{path} cannot be written: {type(error).__name__}") from None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(fresh.reveal() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
     return fresh
 
 

@@ -1,5 +1,6 @@
 """mosquitto's own form of a password digest, files that are replaced whole, and the sign to read them again."""
 
+import errno
 import os
 import signal
 import stat
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.account_brokers.mosquitto_passwords import Reload, digest_matches, password_digest, replace_file
+from provisioner.account_brokers.mosquitto_user_files import read_or_make_secret
 from provisioner.model.errors import Unavailable
 from provisioner.model.secret import Secret
 
@@ -60,6 +62,22 @@ def test_failure_leaves_the_former_file(tmp_path: Path) -> None:
         replace_file(path, "two\n", group="no-such-group-here")
     assert path.read_text() == "one\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_f_42_a_secret_that_could_not_be_kept_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F-42: a full disk leaves no half of a password, which would be taken for the whole one later."""
+    path = tmp_path / "secret"
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as on_a_full_disk:
+        on_a_full_disk.setattr(os, "fsync", full)
+        with pytest.raises(Unavailable, match="secret cannot be written"):
+            read_or_make_secret(path, PASSWORD)
+    assert list(tmp_path.iterdir()) == []
+    for fresh in (PASSWORD, Secret("Another-pass-1")):
+        assert read_or_make_secret(path, fresh).reveal() == PASSWORD.reveal()
 
 
 def test_reload_needs_one_way(tmp_path: Path) -> None:
