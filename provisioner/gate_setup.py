@@ -97,6 +97,9 @@ def limits_of(given: Mapping[str, float]) -> GateLimits:
         raise InvalidInput(
             [Problem(f"gate.limits.{name}", f"is not a limit; known are {', '.join(sorted(known))}", "a name")]
         )
+    broken = [name for name, value in given.items() if known[name] is int and not float(value).is_integer()]
+    if broken:
+        raise InvalidInput(Problem(f"gate.limits.{name}", "must be a whole number", "another one") for name in broken)
     whole: dict[str, Any] = {name: int(value) if known[name] is int else value for name, value in given.items()}
     session = {name: whole.pop(name) for name in given if name in of_session}
     try:

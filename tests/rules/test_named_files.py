@@ -77,13 +77,23 @@ def test_a_key_of_another_certificate_is_refused(plant: Path, key: str, other: s
     assert "PRIVATE" not in told
 
 
-def test_limits_are_judged_with_the_files(plant: Path) -> None:
-    """``config check`` does not call good what the service then refuses."""
-    result = CliRunner().invoke(
-        cli, ["config", "check", "-c", str(plant / "fleetgate.yaml")], env={"FLEETGATE__GATE__LIMITS__FOO": "1"}
-    )
-    assert result.exit_code == 6
-    assert result.stderr.startswith("gate.limits.foo: is not a limit")
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("foo", "1", "gate.limits.foo: is not a limit; known are "),
+        ("connections_max", "2.5", "gate.limits.connections_max: must be a whole number"),
+        ("connections_max", ".inf", "gate.limits.connections_max: must be a whole number"),
+        ("connections_max", ".nan", "gate.limits.connections_max: must be a whole number"),
+        ("connections_max", "-1", "gate.limits: connections_max is not in "),
+        ("lockout_s", ".nan", "gate.limits: lockout_s is not in "),
+    ],
+)
+def test_limits_are_judged_with_the_files(plant: Path, name: str, value: str, told: str) -> None:
+    """``config check`` does not call good what the service then refuses, or takes for another number."""
+    variable = f"FLEETGATE__GATE__LIMITS__{name.upper()}"
+    result = CliRunner().invoke(cli, ["config", "check", "-c", str(plant / "fleetgate.yaml")], env={variable: value})
+    assert result.exit_code == 6, result.exception
+    assert result.stderr.startswith(told)
 
 
 def test_a_certificate_that_nothing_shows_need_not_be_there(plant: Path) -> None:
