@@ -11,6 +11,7 @@ import orjson
 
 from provisioner.model import records
 from provisioner.model.audit import AuditEvent
+from provisioner.model.errors import Unavailable
 from provisioner.store.disk import Disk, open_private, sync_directory
 from provisioner.store.schema import to_json
 
@@ -49,14 +50,17 @@ class AuditArchive:
         self.last_seq = new[-1].seq
 
     def page(self, after: int, limit: int) -> list[AuditEvent]:
-        """Up to ``limit`` rows with ``seq > after``, in order."""
+        """Up to ``limit`` rows with ``seq > after``, in order. Raises Unavailable where it is damaged."""
         found: list[AuditEvent] = []
-        for line in self._lines(self._start_of(after)):
-            row = orjson.loads(line)
-            if row["seq"] > after:
-                found.append(records.load(AuditEvent, row))
-                if len(found) == limit:
-                    break
+        try:
+            for line in self._lines(self._start_of(after)):
+                row = orjson.loads(line)
+                if row["seq"] > after:
+                    found.append(records.load(AuditEvent, row))
+                    if len(found) == limit:
+                        break
+        except (ValueError, TypeError, KeyError) as error:
+            raise Unavailable(f"{self._path.name} is damaged after row {after} ({type(error).__name__})") from None
         return found
 
     def _start_of(self, after: int) -> int:
@@ -114,7 +118,7 @@ class AuditLog:
         del self._rows[: max(0, seq - self.first_in_memory + 1)]
 
     async def page(self, after: int, limit: int) -> list[AuditEvent]:
-        """Rows with ``seq > after`` in order. Raises OSError when archived rows cannot be read."""
+        """Rows with ``seq > after`` in order. Raises OSError or Unavailable when archived rows cannot be read."""
         found: list[AuditEvent] = []
         while len(found) < limit and after < self.last_seq:
             start = after + 1 - self.first_in_memory

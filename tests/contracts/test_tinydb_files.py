@@ -103,6 +103,22 @@ class TestDamage:
         (tmp_path / "store.json").write_bytes(good)
         await (await TinyDbStore.open(tmp_path)).close()
 
+    @pytest.mark.parametrize("bad", [b"{", b"[1]", b"7", b'{"seq":"2"}', b'{"seq":2}', b'{"seq":2,"at":1}', b"\xff"])
+    @in_loop
+    async def test_a_damaged_archive_is_told(self, tmp_path: Path, bad: bytes) -> None:
+        """Audit rows that cannot be read are Unavailable by their file's name, and never passed over in silence."""
+        store = await TinyDbStore.open(tmp_path, audit_rows_max=1)
+        await store.commit(Unit(audit=[event("a"), event("b"), event("c"), event("d")]))
+        await store.close()
+        lines = (tmp_path / "audit-archive.jsonl").read_bytes().splitlines()
+        lines[1] = bad
+        (tmp_path / "audit-archive.jsonl").write_bytes(b"\n".join([*lines, b""]))
+        store = await TinyDbStore.open(tmp_path, audit_rows_max=1)
+        with pytest.raises(Unavailable, match=r"audit-archive\.jsonl is damaged after row 0"):
+            await store.audit_page()
+        assert [row.subject for row in await store.audit_page(limit=1, newest_first=True)] == ["d"]
+        await store.close()
+
     @in_loop
     async def test_a_journal_without_its_snapshot_is_refused(self, tmp_path: Path) -> None:
         """A lost snapshot is not taken for a new store."""
