@@ -20,7 +20,7 @@ from tests.bench.figure import Round
 from tests.bench.load import Device, LoadPlan, constant_devices, load
 from tests.support.postgres import PostgresServer, running_postgres
 
-STORED_REQUESTS = 1_000
+DEVICES = 3_000  # a round: with fewer the burst of the beginning would be the tail
 WARM_DEVICES = 200
 IN_FLIGHT = 50
 SECOND_TOPIC = "bench/{client_id}"
@@ -90,13 +90,13 @@ class Site:
         return ssl.create_default_context(cafile=self.folder / "ca.pem")
 
     @contextmanager
-    def floor(self, *, secure: bool, devices: int = STORED_REQUESTS) -> Iterator[Side]:
+    def floor(self, *, secure: bool, devices: int = DEVICES) -> Iterator[Side]:
         tls = ("--tls", str(self.folder / "server.pem"), str(self.folder / "server.key")) if secure else ()
         with endpoint(*tls, "--broker-url", self.broker_url) as server:
             yield server, list(constant_devices(devices + WARM_DEVICES)), self.context() if secure else None
 
     @contextmanager
-    def mosquitto(self, *, secure: bool, devices: int = STORED_REQUESTS) -> Iterator[Side]:
+    def mosquitto(self, *, secure: bool, devices: int = DEVICES) -> Iterator[Side]:
         """P3: mosquitto and a paho responder that answers a constant."""
         tls = ("--tls", str(self.folder)) if secure else ()
         with process("tests.bench.responder", str(self.new_folder()), "--broker-url", self.broker_url, *tls) as server:
@@ -108,7 +108,7 @@ class Site:
         store: str = "tinydb",
         *,
         secure: bool,
-        devices: int = STORED_REQUESTS,
+        devices: int = DEVICES,
         stored: int = 0,
         place: "Place | None" = None,
     ) -> Iterator[Side]:
