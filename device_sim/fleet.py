@@ -45,7 +45,8 @@ class Fleet:
         self.runners: list[list[DeviceRunner]] = []
 
     async def run(self) -> Report:
-        """Once. Devices that are not done at the deadline are switched off where they are."""
+        """Once. Devices that are not done at the deadline are switched off where they are. Raises OSError when a
+        device could not remember what it became."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         with ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="device-connect") as pool:
@@ -66,6 +67,9 @@ class Fleet:
                 arrival.cancel()
             is_late = not all(runner.finished.is_set() for runner in everyone)
             await asyncio.gather(*(runner.close() for runner in everyone))
+        for failure in (runner.failure for runner in everyone):
+            if failure is not None:
+                raise failure
         reports = tuple(self._report(at) for at in range(len(self._scenario.fleets)))
         return Report(seed=self._scenario.seed, elapsed_s=round(elapsed_s, 3), deadline_passed=is_late, fleets=reports)
 

@@ -70,13 +70,15 @@ class RunnerOptions:
 
 
 class DeviceRunner:
-    """`finished` is set when the device is where it is expected, or can get no further by itself."""
+    """`finished` is set when the device is where it is expected, or can get no further by itself. failure: what kept
+    its state from being saved, which ended it there."""
 
     def __init__(self, device: Gateway, options: RunnerOptions, faults: Faults) -> None:
         self.device = device
         self.faults = faults
         self.record = Record()
         self.finished = asyncio.Event()
+        self.failure: OSError | None = None
         self._options = options
         self._loop = asyncio.get_running_loop()
         self._link: Link | None = None
@@ -108,7 +110,8 @@ class DeviceRunner:
                 case Connect(target):
                     self._connect(target)
                 case Persist(state):
-                    self._options.save(state)
+                    if not self._save(state):
+                        return
                 case Log():
                     self._note(action)
                 case _ if self._link is None:
@@ -120,6 +123,16 @@ class DeviceRunner:
                 case Disconnect():
                     self._link.disconnect()
         self._settle()
+
+    def _save(self, state: DeviceState) -> bool:
+        """A device that cannot remember goes no further: what it does next must be on its disk before."""
+        try:
+            self._options.save(state)
+        except OSError as error:
+            self.failure = error
+            self.finished.set()
+            self._switch_off()
+        return self.failure is None
 
     def _connect(self, target: Target) -> None:
         if self._has_slot:

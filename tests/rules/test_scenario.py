@@ -1,5 +1,7 @@
 """Scenarios: what may stand in the file, which devices come out of it, when they arrive, and what goes wrong."""
 
+import asyncio
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +17,12 @@ from device_sim import demo
 from device_sim.cli import cli
 from device_sim.factory import arrival_times_s, make_identities, new_state
 from device_sim.faults import Chance, Cut, Faults, FaultSettings, LostAnswer, SkewedClock
+from device_sim.fleet import Fleet
 from device_sim.memory import Memory
 from device_sim.report import percentiles
 from device_sim.runner import Slots
 from device_sim.scenario import Arrival, Scenario, load, parse
-from device_sim.state import Move, Outcome
+from device_sim.state import DeviceState, Move, Outcome
 from device_sim.trust import Trust
 from provisioner.model.errors import InvalidInput
 from provisioner.model.secret import Secret
@@ -291,3 +294,20 @@ def test_the_demo_deletes_what_a_demo_made_and_nothing_else(tmp_path: Path) -> N
         demo.clear(own)
         assert [path.name for path in own.iterdir()] == [demo.MARK]
         (own / "serve.log").touch()
+
+
+def test_a_device_that_cannot_remember_ends_the_run_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk is told as that, before the device does what it could not remember; it waited for the deadline."""
+
+    def full(memory: Memory, state: DeviceState) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "device-1.json")
+
+    monkeypatch.setattr(Memory, "save", full)
+    plan = scenario({"client_id": "device-{n}", **LOGIN}, state_dir="devices", deadline_s=60)
+    heard = list[str]()
+    fleet = Fleet(plan, tmp_path, lambda client_id, log: heard.append(log.event))
+    with pytest.raises(OSError, match="No space left on device"):
+        asyncio.run(asyncio.wait_for(fleet.run(), 20))
+    assert heard == []
