@@ -12,6 +12,7 @@ from device_sim.actions import Log
 from tests.support.device import Address
 from tests.support.fleet import QUICK, run_fleet
 from tests.support.installation import Installation
+from tests.support.machine import patience
 from tests.support.ports import free_ports
 from tests.support.rabbit_cluster import RabbitCluster, rabbit_settings, write_rabbit_secrets
 from tests.support.relay import Balancer
@@ -80,7 +81,7 @@ def test_the_selftest_passes_on_rabbitmq(site: Site) -> None:
     result = site.installation.ask("selftest", patience_s=60)
     assert [check for check in result["checks"] if not check["passed"]] == []
     report = {each["target"]: each for each in result["isolation"]}[f"account broker {BROKER}"]
-    assert report["took_s"] < 3 * PROOF_S
+    assert report["took_s"] < PROOF_S * patience()
 
 
 def test_the_broker_is_looked_at_from_outside(site: Site) -> None:
