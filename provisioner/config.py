@@ -199,9 +199,12 @@ def _problem(error: ErrorDetails) -> Problem:
     place = ".".join(map(str, error["loc"]))
     if error["type"] == "union_tag_invalid":
         return Problem(f"{place}.kind", f"must be one of {error['ctx']['expected_tags']}", "something else")
-    said = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
-    rule = _RULES.get(error["type"]) or said
-    return Problem(place or "file", rule, shape(error["input"]))
+    return Problem(place or "file", rule_of(error), shape(error["input"]))
+
+
+def rule_of(error: ErrorDetails) -> str:
+    """What would be right, in the words of all other messages."""
+    return _RULES.get(error["type"]) or error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
 
 
 _RULES = {

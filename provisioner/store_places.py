@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
+from provisioner.config import rule_of
 from provisioner.model.epoch import Epoch
 from provisioner.model.errors import FleetgateError, InvalidInput, Problem, shape
 from provisioner.model.ports import Store
@@ -49,7 +50,7 @@ def _settings(values: dict[str, Any]) -> StoreSettings:
         return adapter.validate_python(values)
     except ValidationError as error:
         raise InvalidInput(
-            Problem(".".join(["store", *map(str, e["loc"][1:])]), e["msg"], shape(e["input"]))
+            Problem(".".join(["store", *map(str, e["loc"][1:])]), rule_of(e), shape(e["input"]))
             for e in error.errors(include_url=False, include_context=False)
         ) from None
 

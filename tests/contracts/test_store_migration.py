@@ -271,6 +271,8 @@ def test_stores_are_named_without_passwords() -> None:
         with pytest.raises(InvalidInput) as refused:
             read_place(wrong)
         assert "s3cret" not in str(refused.value)
+    with pytest.raises(InvalidInput, match=r"store\.pasword_file: is not a setting"):
+        read_place("postgresql://op@db1/plant?pasword_file=word")
     for wrong in ("data", "mysql:data", "sqlite:", "postgresql://h:port/x"):
         with pytest.raises(InvalidInput, match="store"):
             read_place(wrong)
