@@ -120,6 +120,7 @@ class CertificateBroker:
         """Write the files, so that mosquitto can be started after us; then wait a little for it, but not for ever."""
         self._seen, self._presence.tell, self._presence.gap = seen, self._tell, gap
         await asyncio.to_thread(self.prepare)
+        await asyncio.to_thread(self._record.shrink, self._now_s() - _NOTHING_IS_OLDER_S)
         self._to_cut = self._record.shut_homes()  # a crash may have come before that
         await self._link.start(self._up, self._hear)
         if await self._link.wait_up(UP_WITHIN_S):
@@ -132,9 +133,10 @@ class CertificateBroker:
         await self._link.stop()
 
     def prepare(self) -> list[Path]:
-        """Everything that mosquitto needs to be started; the files. Blocks. Raises Unavailable."""
+        """Everything that mosquitto needs to be started; the files. The record stays as it is, for a service that runs
+        writes to it. Blocks. Raises Unavailable."""
         service, prefix = self._control.username, self._place.control_prefix
-        self._record.load(self._now_s() - _NOTHING_IS_OLDER_S)
+        self._record.load()
         self._write(REVOKED, self._sign(self._record.refused()))
         self._write(ACL, f"pattern readwrite %u/#\npattern readwrite {prefix}/%u/#\n")
         self._write(CONTROL_PASSWORDS, f"{service}:{password_digest(self._control.password)}\n")

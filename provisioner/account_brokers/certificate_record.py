@@ -51,8 +51,8 @@ class Change:
 
 
 class CertificateRecord:
-    """Lives on one event loop but for ``load`` and ``write``, which block. A change is what ``put`` or ``remove`` makes
-    of a holder, then written, then kept. Instants are seconds since 1970."""
+    """Lives on one event loop but for ``load``, ``shrink`` and ``write``, which block. A change is what ``put`` or
+    ``remove`` makes of a holder, then written, then kept. Instants are seconds since 1970."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / RECORDS
@@ -61,9 +61,8 @@ class CertificateRecord:
         self._refused: dict[str, frozenset[str]] = {}
         self._turn = 0
 
-    def load(self, forget_before_s: float) -> None:
-        """What is there, without those who were gone before that instant, whose certificates have run out since. The
-        file is made smaller; it is made when missing. Raises Unavailable for one that is damaged."""
+    def load(self) -> None:
+        """What is there; the file stays as it is. Raises Unavailable, for one that is damaged too."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             text = self._path.read_bytes() if self._path.exists() else b""
@@ -72,12 +71,19 @@ class CertificateRecord:
                 *values, certificates = json.loads(line)
                 account, username, client_id, enabled, turn, gone_s = values
                 self.keep(Holder(account, username, client_id, tuple(certificates), enabled, turn, gone_s))
-            for holder in list(self._holders.values()):
-                if holder.gone_s is not None and holder.gone_s < forget_before_s:
-                    self._drop(holder)
-            replace_file(self._path, "".join(map(_line, self._holders.values())), mode=_OURS_ONLY)
         except (OSError, ValueError, TypeError) as error:
-            raise Unavailable(f"{self._path} cannot be read or written: {type(error).__name__}") from None
+            raise Unavailable(f"{self._path} cannot be read: {type(error).__name__}") from None
+
+    def shrink(self, forget_before_s: float) -> None:
+        """The file without the lines that count no more, nor those who were gone before that instant, whose
+        certificates have run out since; it is made when missing. Raises Unavailable."""
+        for holder in list(self._holders.values()):
+            if holder.gone_s is not None and holder.gone_s < forget_before_s:
+                self._drop(holder)
+        try:
+            replace_file(self._path, "".join(map(_line, self._holders.values())), mode=_OURS_ONLY)
+        except OSError as error:
+            raise Unavailable(f"{self._path} cannot be written: {type(error).__name__}") from None
 
     def get(self, username: str) -> Holder | None:
         holder = self._holders.get(username)

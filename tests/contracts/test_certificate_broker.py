@@ -17,6 +17,7 @@ from provisioner.authority.local_ca import LocalAuthority
 from provisioner.model.errors import Conflict, Unavailable
 from provisioner.model.ports import BrokerUser, Gap, Sighting
 from provisioner.model.secret import Secret
+from provisioner.mosquitto_setup import write_configuration
 from tests.contracts.account_broker_contract import AccountBrokerContract
 from tests.contracts.account_broker_stage import CUT_S, REFUSED, LoopThread, Stage, closing_devices, digest, user
 from tests.contracts.mqtt_device import ACCEPTED, Device, until
@@ -212,6 +213,17 @@ def test_what_it_was_not_heard_of_is_told(stage: CertificateStage, server: Mosqu
     assert until(lambda: stage.gaps == [gap, gap], within_s=10)
     assert until(lambda: stage.seen("gw1") == [True, False])
     assert stage.sightings[-1].unheard is True
+
+
+def test_f_43_who_renders_leaves_the_record_to_the_service(stage: CertificateStage, server: MosquittoServer) -> None:
+    """F-43: `broker render` beside a running service puts no file in the place of the one that it writes to."""
+    stage.put(user(1))
+    record = server.folder / "certificates.jsonl"
+    before = record.stat().st_ino
+    write_configuration(server.settings, server.base, "$EDC")
+    stage.put(user(2))
+    assert record.stat().st_ino == before
+    assert len(record.read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize("how", ["removed", "disabled"])

@@ -60,7 +60,7 @@ def test_a_certificate_bears_the_given_name() -> None:
 @pytest.fixture
 def record(tmp_path: Path) -> CertificateRecord:
     made = CertificateRecord(tmp_path)
-    made.load(0)
+    made.load()
     return made
 
 
@@ -103,7 +103,7 @@ def test_a_put_that_is_told_again_changes_no_turn(record: CertificateRecord, tmp
     put(record, holder(2, "b1"))
     put(record, holder(1, "a1"))
     again = CertificateRecord(tmp_path)
-    again.load(0)
+    again.load()
     for number, serial in ((1, "a1"), (2, "b1")):
         put(again, holder(number, serial))
     assert again.refused() == ["b1"]
@@ -120,7 +120,8 @@ def test_the_record_is_ours_alone_and_bounded(record: CertificateRecord, tmp_pat
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(path.read_text().splitlines()) == 9
     again = CertificateRecord(tmp_path)
-    again.load(1.5)
+    again.load()
+    again.shrink(1.5)
     assert again.refused() == ["a2"]
     assert len(path.read_text().splitlines()) == 1
 
@@ -130,7 +131,7 @@ def test_a_damaged_record_is_told(tmp_path: Path, text: str) -> None:
     """A record that cannot be read must not be taken for one that refuses nobody."""
     (tmp_path / "certificates.jsonl").write_text(text)
     with pytest.raises(Unavailable):
-        CertificateRecord(tmp_path).load(0)
+        CertificateRecord(tmp_path).load()
 
 
 def test_f_42_a_line_that_was_cut_short_is_none(record: CertificateRecord, tmp_path: Path) -> None:
@@ -142,11 +143,11 @@ def test_f_42_a_line_that_was_cut_short_is_none(record: CertificateRecord, tmp_p
     put(record, holder(2, "b1"))
     path.write_bytes(path.read_bytes() + b'["acme", "us')
     again = CertificateRecord(tmp_path)
-    again.load(0)
+    again.load()
     assert again.refused() == ["a1"]
     put(again, holder(3, "c1", client_id="gw3"))
     third = CertificateRecord(tmp_path)
-    third.load(0)
+    third.load()
     assert [each.username for each in third.present()] == ["user-1", "user-2", "user-3"]
 
 
@@ -162,7 +163,7 @@ def test_what_is_said_of_a_change_is_what_changed(
     """Whatever comes in whatever order: a change is told when it is one, and a reader of the file sees the same."""
     folder = tmp_path_factory.mktemp("record")
     record = CertificateRecord(folder)
-    record.load(0)
+    record.load()
     given_out: dict[int, int] = {}
     for what, number in steps:
         before = set(record.refused())
@@ -176,5 +177,5 @@ def test_what_is_said_of_a_change_is_what_changed(
         after = set(record.refused())
         assert told == Change(ends=bool(after - before), begins=bool(before - after))
     again = CertificateRecord(folder)
-    again.load(0)
+    again.load()
     assert again.refused() == record.refused()
