@@ -199,11 +199,13 @@ class GateConnection(SessionDriver):
 
     def _on_connect(self, event: ConnectReceived) -> Step | None:
         self._hall.awaited.pop(self, None)
+        if self._session.state is not State.AUTHENTICATING:
+            return None  # what came behind it has ended the session already
         self.version = event.version
         if self._shortage is not None or self._hall.draining:
             self._refuse(_SHORTAGES.get(self._shortage or "", Refusal.SERVER_UNAVAILABLE))
             return None
-        self._wire.hold()
+        self._hold()
         self._admit_by_s = self._hall.clock() + self._hall.limits.admit_s_max
         self._arm()
         will = event.will
@@ -261,7 +263,7 @@ class GateConnection(SessionDriver):
     async def _deliver(self, event: PublishReceived) -> None:
         wait_s = self._bucket().wait_s(self._hall.clock())
         if wait_s:
-            self._wire.hold()
+            self._hold()
             await asyncio.sleep(wait_s)
         if self._is_dismissed:
             return  # another speaks for its identity by now; an answer that nobody hears must not be made

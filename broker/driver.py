@@ -119,7 +119,7 @@ class SessionDriver(ABC):
                 self._ended_by(event)
             elif self._pump is not None:
                 self._queue.append(event)
-                self._wire.hold()
+                self._hold()
             elif (step := self._handle(event)) is not None:
                 self._pump = self._hall.loop.create_task(self._run(step))
                 self._hall.tasks.add(self._pump)
@@ -146,7 +146,14 @@ class SessionDriver(ABC):
             self._pump = None
         self._flush()
         self._wire.resume()
+        self._session.go_on(self._hall.clock())
+        self._arm()
         self._on_rest()
+
+    def _hold(self) -> None:
+        """The peer waits until nothing is being awaited any more."""
+        self._wire.hold()
+        self._session.hold()
 
     def _ended_by(self, event: Event) -> None:
         """The peer or a timer ended the session: it is closing by itself."""

@@ -301,6 +301,14 @@ class Session:
 
     # Time
 
+    def hold(self) -> None:
+        """The owner reads nothing until `go_on`: no keep-alive runs out meanwhile."""
+        self._clock.hold()
+
+    def go_on(self, now: float) -> None:
+        """The owner reads again; harmless when it never stopped."""
+        self._clock.go_on(now)
+
     def deadline(self) -> float | None:
         """When to call `tick`, or None: nothing is timed (AUTHENTICATING: the owner bounds its own check)."""
         if self._state in _ENDED:

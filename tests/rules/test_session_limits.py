@@ -80,6 +80,20 @@ def test_keep_alive_ends_a_silent_session(version: Version) -> None:
     assert peer.session.should_close
 
 
+@BOTH
+def test_no_keep_alive_runs_out_while_nothing_is_read(version: Version) -> None:
+    """The pings of a device wait in the kernel while its owner is busy; from when that reads again it has its time."""
+    peer = opened(version, Connect("dev", keep_alive_s=60))
+    peer.session.hold()
+    peer.now += 200
+    assert peer.session.tick(peer.now) == []
+    assert peer.session.deadline() == 1_300.0, "that of the idle time"
+    peer.session.go_on(peer.now)
+    assert peer.session.deadline() == peer.now + 90
+    peer.session.go_on(peer.now + 50)
+    assert peer.tick_at_deadline() == [TimedOut(Timer.KEEP_ALIVE)]
+
+
 def test_imposed_keep_alive_is_the_one_in_force() -> None:
     """MQTT 5: Server Keep Alive replaces the client's own [MQTT-3.2.2-22]; 3.1.1 keeps what it asked for."""
     short = SessionSettings(keep_alive_s_max=40)

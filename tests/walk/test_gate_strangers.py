@@ -3,6 +3,8 @@
 import contextlib
 import random
 import socket
+import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -15,6 +17,8 @@ from broker.packets import (
     ConnAck,
     Connect,
     Disconnect,
+    PingReq,
+    PingResp,
     PubAck,
     Publish,
     Subscribe,
@@ -194,6 +198,36 @@ def test_keep_alive_is_enforced() -> None:
         assert peer.connect("gw", keep_alive_s=1) == 0
         assert peer.until_hung_up() == [Disconnect(ReasonCode.KEEP_ALIVE_TIMEOUT)]
         house.until_closed("gw", Close.KEEP_ALIVE)
+
+
+def test_a_device_that_waits_for_its_answer_is_not_silent() -> None:
+    """While one message is being answered and the next one waits nothing is read: the pings behind it count later."""
+    with running_gate() as house, Peer(house.gate.ports["plain"]) as peer:
+        assert peer.connect("gw", keep_alive_s=1) == 0
+        peer.send(Publish(request_topic("gw"), b"wait", qos=1, packet_id=1))
+        peer.send(Publish(request_topic("gw"), b"hello", qos=1, packet_id=2))
+        until(lambda: house.application.under_way == 1, "it is being answered")
+        time.sleep(2.0)  # longer than one and a half keep-alives
+        peer.send(PingReq())
+        house.go_on()
+        assert peer.next_of(PingResp) == PingResp()
+        assert [what for _, what in house.application.heard("received")] == ["wait", "hello"]
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["with room", "turned away"])
+def test_f38_a_connect_with_too_much_behind_it_is_cut_at_once(full: bool) -> None:
+    """F-38: it has ended before anybody could be asked about it: no login is tried, and nothing escapes to the loop."""
+    limits = GateLimits(connections_max=1 if full else 100, session=SessionSettings(pipelined_bytes_max=1_000))
+    with running_gate(limits) as house, ExitStack() as stack:
+        if full:
+            stack.enter_context(device(house))
+        logins = len(house.application.logins)
+        connect = encode(Connect("gw", username="fleet", password=PASSWORD), V311)
+        with Peer(house.gate.ports["plain"]) as peer:
+            peer.socket.sendall(connect + encode(Publish(request_topic("gw"), bytes(5_000)), V311))
+            peer.until_hung_up()
+        until(lambda: house.application.reasons("packet.violation") != [], "it is noted")
+        assert len(house.application.logins) == logins
 
 
 def test_f38_mutated_walks_leave_nothing_behind() -> None:
