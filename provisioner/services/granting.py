@@ -1,9 +1,11 @@
 """One grant: the credentials of a device, fixed by one commit, then made true at its account broker (D6, D7)."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from provisioner.authority.local_ca import DeviceCertificate, csr_key_digest
+from provisioner.dialects.limits import METADATA_ENTRIES_MAX
 from provisioner.model import device_config
 from provisioner.model.account import Account, CertificateMode
 from provisioner.model.audit import AuditEvent
@@ -260,7 +262,7 @@ class Granting:
             return replace(
                 former,
                 state=move(former.state, DeviceMove.PROVISION),
-                metadata={**former.metadata, **message.device},
+                metadata=_told_so_far(former.metadata, message.device),
                 request=granted.id,
                 connection=connection,
                 certificate_serial=granted.grant.certificate_serial,
@@ -277,6 +279,12 @@ class Granting:
             certificate_serial=granted.grant.certificate_serial,
             certificate_ends_at=granted.grant.certificate_ends_at,
         )
+
+
+def _told_so_far(before: Mapping[str, object], now: Mapping[str, object]) -> dict[str, object]:
+    """What a device said of itself lately; as many entries as it may say at once, the newest."""
+    entries = {name: value for name, value in before.items() if name not in now} | dict(now)
+    return dict(list(entries.items())[-METADATA_ENTRIES_MAX:])
 
 
 def _as_granted(account: Account, before: AccountUser, delivered: Delivery) -> Account:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from provisioner.dialects.limits import METADATA_ENTRIES_MAX
 from provisioner.model.device import Device, DeviceState
 from provisioner.model.errors import Conflict, IllegalMove, NotFound, Unavailable
 from provisioner.model.messages import Delivery, Status
@@ -47,6 +48,17 @@ async def test_what_a_device_says_of_itself_is_added_to_what_it_said(world: Worl
 
 
 @pytest.mark.parametrize("confirmed", [True, False])
+@in_world
+async def test_what_a_device_says_of_itself_has_a_bound(world: World) -> None:
+    """F-36: however often it asks and whatever it names, the record holds as many entries as one message, the newest."""
+    made = await world.request()
+    for number in range(3):
+        names = [f"part{number}-{place}" for place in range(METADATA_ENTRIES_MAX - 1)]
+        device = {"serial_number": number} | dict.fromkeys(names, "x")
+        await world.granted(made, f"m{number}", device=device)
+    assert (await world.device()).metadata == device
+
+
 @in_world
 async def test_a_disabled_device_is_cut_and_stays_out(world: World, confirmed: bool) -> None:
     """AZ-05, F-08: at its account broker and at the gate, with everything kept."""
