@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -114,17 +115,25 @@ def _form(iterations: int, salt: bytes, derived: bytes) -> str:
 def _hang_up(pid_file: Path) -> None:
     try:
         pid = int(pid_file.read_text("ascii"))
-        _check_is_mosquitto(pid)
+        _check_takes_sign(pid)
         os.kill(pid, signal.SIGHUP)
     except (OSError, ValueError) as error:
         raise Unavailable(f"mosquitto cannot be told by its pid file: {type(error).__name__}") from None
 
 
-def _check_is_mosquitto(pid: int) -> None:
-    """A pid file may outlive its process, and SIGHUP ends most others. Raises ValueError."""
-    name = Path(f"/proc/{pid}/comm")
-    if pid <= 1 or (Path("/proc/self").exists() and name.read_text().strip() != "mosquitto"):
+def _check_takes_sign(pid: int) -> None:
+    """A pid file may outlive its process, and SIGHUP ends most others; and mosquitto itself, as long as it starts: it
+    writes the file a while before it asks for the signal. Raises ValueError."""
+    process = Path(f"/proc/{pid}")
+    if pid <= 1:
         raise ValueError("not mosquitto")
+    if not Path("/proc/self").exists():
+        return
+    if (process / "comm").read_text().strip() != "mosquitto":
+        raise ValueError("not mosquitto")
+    asked_for = re.search(r"^SigCgt:\s*([0-9a-f]+)$", (process / "status").read_text(), re.M)
+    if asked_for is None or not int(asked_for[1], 16) & 1 << signal.SIGHUP - 1:
+        raise ValueError("mosquitto has not started yet")
 
 
 def _run(command: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -113,3 +114,25 @@ def test_reload_never_hangs_up_another_process(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGHUP, former)
     assert heard == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what a process asked for is known on Linux only")
+def test_reload_hangs_up_no_mosquitto_that_only_starts(tmp_path: Path) -> None:
+    """F-31: until it has asked for the signal it would be ended by it; then it is told."""
+    program = shutil.copy(shutil.which("dash") or "/bin/sh", tmp_path / "mosquitto")
+    script = "echo up; read go_on; trap 'echo told; exit' HUP; echo ready; while :; do sleep 0.05; done"
+    reload = Reload(pid_file=tmp_path / "pid")
+    with subprocess.Popen([program, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            (tmp_path / "pid").write_text(str(process.pid))
+            assert process.stdout.readline() == "up\n"
+            with pytest.raises(Unavailable, match="pid file"):
+                reload()
+            process.stdin.write("go on\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "ready\n"
+            reload()
+            assert process.stdout.readline() == "told\n"
+        finally:
+            process.kill()
