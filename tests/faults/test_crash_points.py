@@ -99,6 +99,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Site]]:
             installation.kill()
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("point", POINTS)
 def test_f_23_nothing_is_lost_or_doubled_at(sites: list[Site], point: str, seed: int) -> None:
     """F-23, F-25: after 20 kills there each device, asking with one message id, ends confirmed with one credential."""

@@ -15,7 +15,7 @@ from provisioner.model.ports import AccountBroker
 from provisioner.mosquitto_setup import CONFIGURATION, mosquitto_broker, write_configuration
 from tests.support.ports import free_ports, serves
 
-START_S_MAX = 10.0
+START_S_MAX = 30.0
 KINDS = ("mosquitto-files", "mosquitto-dynsec")
 CONTROL_PREFIX = "$EDC"
 # Debian installs the server where an ordinary user's PATH does not lead.

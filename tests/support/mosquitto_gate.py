@@ -13,7 +13,7 @@ from tests.support.installation import ROOT, Installation
 from tests.support.ports import free_ports, serves
 from tests.walk.mosquitto_site import MOSQUITTO
 
-START_S_MAX = 10.0
+START_S_MAX = 30.0
 SECRET = "Provisioner-pass-1"
 FILES = [f"provision/{name}" for name in ("passwords", "acl")]
 FILES += [f"account/{name}" for name in ("passwords", "acl", "control-passwords", "control-acl")]

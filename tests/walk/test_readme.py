@@ -20,7 +20,7 @@ from tests.support.ports import free_ports
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 PORTS = ("8883", "8884", "8885", "9464")
-START_S_MAX = 20.0
+START_S_MAX = 60.0
 WALK_S_MAX = 60.0
 CONFIRM_S_MAX = 10.0
 # Stops at the first command that fails, as a reader would.
