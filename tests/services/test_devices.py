@@ -47,10 +47,9 @@ async def test_what_a_device_says_of_itself_is_added_to_what_it_said(world: Worl
     assert (await world.device()).metadata == {"serial_number": "S1", "firmware_version": "2", "floor": 3}
 
 
-@pytest.mark.parametrize("confirmed", [True, False])
 @in_world
 async def test_what_a_device_says_of_itself_has_a_bound(world: World) -> None:
-    """F-36: however often it asks and whatever it names, the record holds as many entries as one message, the newest."""
+    """F-36: however often it asks and whatever it names, the newest entries stay, as many as one message has."""
     made = await world.request()
     for number in range(3):
         names = [f"part{number}-{place}" for place in range(METADATA_ENTRIES_MAX - 1)]
@@ -59,6 +58,7 @@ async def test_what_a_device_says_of_itself_has_a_bound(world: World) -> None:
     assert (await world.device()).metadata == device
 
 
+@pytest.mark.parametrize("confirmed", [True, False])
 @in_world
 async def test_a_disabled_device_is_cut_and_stays_out(world: World, confirmed: bool) -> None:
     """AZ-05, F-08: at its account broker and at the gate, with everything kept."""
