@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -109,8 +109,8 @@ def _of_others(number: int) -> ProvisionRequest:
     )
 
 
-async def serve(arguments: argparse.Namespace) -> None:
-    folder: Path = arguments.folder
+async def service_in(folder: Path, store: Mapping[str, object]) -> app.Service:
+    """Built, not started. store: that part of the settings."""
     settings = Settings.model_validate(
         {
             "gate": {
@@ -120,13 +120,18 @@ async def serve(arguments: argparse.Namespace) -> None:
                 ]
             },
             "admin": {"port": 0},
-            "store": json.loads(arguments.store),
+            "store": store,
             "log_level": "WARNING",
         }
     )
     if not (folder / installation.SETTINGS_FILE).exists():
         installation.create(folder, installation.Plan(), app.utc_now())
-    service = await app.build(settings, folder, {ReportingBroker.name: ReportingBroker()})
+    return await app.build(settings, folder, {ReportingBroker.name: ReportingBroker()})
+
+
+async def serve(arguments: argparse.Namespace) -> None:
+    folder: Path = arguments.folder
+    service = await service_in(folder, json.loads(arguments.store))
     await fill(service.platform.store, arguments.stored)
     await service.start()
     devices = await stock(service, f"bench{os.getpid()}-", arguments.requests, arguments.broker_url)

@@ -25,6 +25,7 @@ from tests.bench.growth import p7, p8
 from tests.bench.pictures import draw
 from tests.bench.rates import p1, p2, p3
 from tests.bench.site import STORES, Bench, Site
+from tests.bench.slow_disk import slow_disk
 
 RESULTS = Path("bench-results/latest.json")
 
@@ -50,6 +51,7 @@ MEASURES: dict[str, Callable[[Bench], Iterable[Figure]]] = {
     "P6": p6,
     "P7": p7,
     "P8": p8,
+    "FLUSH": slow_disk,
     "P9": p9,
     "P10": p10,
     "ADAPTERS": adapters,
