@@ -17,7 +17,7 @@ from broker.gate import Gate
 from provisioner.authority.local_ca import LocalAuthority
 from provisioner.brokers import broker_urls, build_brokers, server_certificates
 from provisioner.config import Settings
-from provisioner.dialects.esf import Esf
+from provisioner.dialects.esf import Esf, EsfSettings
 from provisioner.dialects.json_v1 import JsonV1
 from provisioner.doors.control import Control
 from provisioner.fronts import AdminFront, ProvisionFront
@@ -28,6 +28,7 @@ from provisioner.many_gates import Sole, attend, following_of, gates_on, sole_br
 from provisioner.model.errors import Unavailable
 from provisioner.model.observer import NOBODY
 from provisioner.model.ports import AccountBroker, Dialect, Shared
+from provisioner.own_certificate import OwnCertificate
 from provisioner.services.accounts import Accounts
 from provisioner.services.clockwatch import watch_clock
 from provisioner.services.confirmation import Confirmation
@@ -71,6 +72,7 @@ class Service:
     effects: Effects
     confirmation: Confirmation
     proving: Proving
+    certificate: OwnCertificate
     watch: "WatchDoor | None" = None
     following: Following | None = None
     sole: Sole | None = None
@@ -150,10 +152,9 @@ class Service:
         self.platform.passwords.close()
 
     def reload_tls(self) -> None:
-        """See ``Gate.reload_tls``."""
-        self.gate.reload_tls()
-        if self.watch is not None:
-            self.watch.read_certificates()
+        """New connections to every server of ours see the renewed certificate; see ``OwnCertificate.renew``."""
+        looks = () if self.watch is None else (self.watch.read_certificates,)
+        self.certificate.renew(self.gate.reload_tls, self.admin_gate.reload_tls, *looks)
 
     def failed(self) -> BaseException | None:
         """What ended a background task that should never end, if anything did."""
@@ -181,8 +182,9 @@ async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBro
     brokers: account brokers in place of those of the settings, by name."""
     ring = KeyRing.read(base / settings.key_ring)
     authority = LocalAuthority.read(base / settings.authority.certificate, base / settings.authority.key)
+    certificate = OwnCertificate(settings, base)
     if brokers is None:
-        brokers = build_brokers(settings, base, ring)
+        brokers = build_brokers(settings, base, ring, certificate)
     known: tuple[Dialect, ...] = (JsonV1(), Esf(settings.esf))
     dialects = [each for each in known if speaks(settings.provision_link, each.name)]
     link = _link(settings, base, dialects)
@@ -206,7 +208,7 @@ async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBro
         observer=observer,
         epoch=epoch.number,
     )
-    service = _assemble(settings, base, platform, link)
+    service = _assemble(settings, base, platform, link, certificate)
     if isinstance(store, Shared):
         service.sole = sole_brokers(settings, base, store)
     entries = {"gate": service.gate, "admin": service.admin_gate}
@@ -214,7 +216,9 @@ async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBro
     return service
 
 
-def _assemble(settings: Settings, base: Path, platform: Platform, link: "LinkPlan | None") -> Service:
+def _assemble(
+    settings: Settings, base: Path, platform: Platform, link: "LinkPlan | None", certificate: OwnCertificate
+) -> Service:
     effects = Effects(platform)
     provisioning = Provisioning(platform, effects)
     stand_ins = StandIns()
@@ -239,21 +243,28 @@ def _assemble(settings: Settings, base: Path, platform: Platform, link: "LinkPla
         at_start=settings.selftest_at_start,
         instead=link.instead_of_gate(platform, stand_ins) if link else None,
     )
-    reserved = frozenset((settings.esf.provision_account, settings.esf.control_prefix.strip("$")))
     service_status: dict[str, Service] = {}
     control = Control(
         platform=platform,
-        accounts=Accounts(platform, effects, cut, reserved=reserved),
+        accounts=Accounts(platform, effects, cut, reserved=_reserved(settings.esf)),
         requests=Requests(platform, effects, cut),
         devices=Devices(platform, effects, cut),
         status=lambda: service_status["service"].status(),
         proving=proving,
     )
-    admins = json.loads((base / settings.admin.credentials).read_text("utf-8"))
-    desk = admin_gate(settings, base, AdminFront(platform, control, admins, platform.ring))
-    service = Service(settings, platform, gate, desk, effects, confirmation, proving, following=following)
+    desk = _desk(settings, base, platform, control)
+    service = Service(settings, platform, gate, desk, effects, confirmation, proving, certificate, following=following)
     service_status["service"] = service
     return service
+
+
+def _desk(settings: Settings, base: Path, platform: Platform, control: Control) -> Gate:
+    admins = json.loads((base / settings.admin.credentials).read_text("utf-8"))
+    return admin_gate(settings, base, AdminFront(platform, control, admins, platform.ring))
+
+
+def _reserved(esf: EsfSettings) -> frozenset[str]:
+    return frozenset((esf.provision_account, esf.control_prefix.strip("$")))
 
 
 def _link(settings: Settings, base: Path, dialects: Sequence[Dialect]) -> "LinkPlan | None":

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from broker.embedded import EmbeddedBroker
-from broker.tls import TlsFiles, server_context
 from provisioner.account_brokers.embedded import EmbeddedAccountBroker
 from provisioner.account_brokers.mosquitto_check import Check
 from provisioner.account_brokers.user_book import Verify
@@ -17,13 +16,16 @@ from provisioner.config import Settings
 from provisioner.model.ports import AccountBroker
 from provisioner.model.secret import Secret
 from provisioner.mosquitto_setup import check_mosquitto, mosquitto_broker
+from provisioner.own_certificate import OwnCertificate
 from provisioner.services.platform import USER_PURPOSE
 from provisioner.vault.keyring import KeyRing
 
 
-def build_brokers(settings: Settings, base: Path, ring: KeyRing) -> dict[str, AccountBroker]:
+def build_brokers(
+    settings: Settings, base: Path, ring: KeyRing, certificate: OwnCertificate
+) -> dict[str, AccountBroker]:
     """By name. Relative paths are relative to ``base``. Raises Unavailable; nothing is started."""
-    return {each.name: _build(each, settings, base, ring) for each in settings.account_brokers}
+    return {each.name: _build(each, settings, base, ring, certificate) for each in settings.account_brokers}
 
 
 def broker_urls(settings: Settings) -> dict[str, str]:
@@ -53,21 +55,18 @@ async def check(each: BrokerSettings, base: Path) -> Sequence[Check]:
     return [Check(each.kind, True, "runs inside the service: see `fleetgate selftest`")]
 
 
-def _build(each: BrokerSettings, settings: Settings, base: Path, ring: KeyRing) -> AccountBroker:
+def _build(
+    each: BrokerSettings, settings: Settings, base: Path, ring: KeyRing, certificate: OwnCertificate
+) -> AccountBroker:
     if isinstance(each, MosquittoPart):
         return mosquitto_broker(each, base, settings.esf.control_prefix)
     if isinstance(each, HttpCallbackSettings):
         from provisioner.callback_setup import callback_broker  # an HTTP server: only for who has such a broker
 
-        context = _server_context(settings, base) if each.callback_tls else None
+        context = certificate.context() if each.callback_tls else None
         prefix, shared = settings.esf.control_prefix, settings.gate.workers > 1
         return callback_broker(each, base, context, _verify(ring), prefix, shared_port=shared)
-    return _embedded(each, _server_context(settings, base), ring, settings.esf.control_prefix)
-
-
-def _server_context(settings: Settings, base: Path) -> ssl.SSLContext:
-    """The gate's certificate serves for what runs beside it."""
-    return server_context(TlsFiles(base / settings.gate.tls.certificate, base / settings.gate.tls.key))
+    return _embedded(each, certificate.context(), ring, settings.esf.control_prefix)
 
 
 def _embedded(

@@ -1,7 +1,7 @@
 """The files that the settings name, and the limits in them, judged before anything is opened; all at once."""
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from cryptography import x509
@@ -24,6 +24,14 @@ def judge(settings: Settings, base: Path) -> None:
         raise InvalidInput(problems)
 
 
+def judge_certificate(settings: Settings, base: Path) -> None:
+    """As ``judge``, of the certificate alone that our servers show; fine where none does."""
+    if _shows_certificate(settings):
+        if problems := list(_unreadable(_certificate(settings), base)):
+            raise InvalidInput(problems)
+        _check_pair(settings, base)
+
+
 def _missing(settings: Settings, base: Path) -> Iterator[Problem]:
     named = {
         "key_ring": settings.key_ring,
@@ -32,12 +40,20 @@ def _missing(settings: Settings, base: Path) -> Iterator[Problem]:
         "admin.credentials": settings.admin.credentials,
     }
     if _shows_certificate(settings):
-        named |= {"gate.tls.certificate": settings.gate.tls.certificate, "gate.tls.key": settings.gate.tls.key}
+        named |= _certificate(settings)
     link = settings.provision_link
     if link.kind == "mosquitto":
         named["provision_link.password_file"] = link.password_file
         if link.ca is not None:
             named["provision_link.ca"] = link.ca
+    return _unreadable(named, base)
+
+
+def _certificate(settings: Settings) -> dict[str, Path]:
+    return {"gate.tls.certificate": settings.gate.tls.certificate, "gate.tls.key": settings.gate.tls.key}
+
+
+def _unreadable(named: Mapping[str, Path], base: Path) -> Iterator[Problem]:
     for field, path in named.items():
         try:
             (base / path).open("rb").close()

@@ -46,6 +46,7 @@ FLOORS = {
     "provisioner.many_gates": 5,
     "provisioner.mosquitto_setup": 5,
     "provisioner.named_files": 5,
+    "provisioner.own_certificate": 5,
     "provisioner.link_front": 5,
     "provisioner.link_settings": 5,
     "provisioner.links": 5,
@@ -66,6 +67,7 @@ KNOW_THE_BROKER = (
     "provisioner.fronts",
     "provisioner.gate_setup",
     "provisioner.many_gates",
+    "provisioner.own_certificate",
     "provisioner.app",
 )
 SIMULATOR_MAY_USE = ("device_sim", "provisioner.dialects", "provisioner.model")
