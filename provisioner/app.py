@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import signal
 import time
@@ -20,6 +19,7 @@ from provisioner.config import Settings
 from provisioner.dialects.esf import Esf, EsfSettings
 from provisioner.dialects.json_v1 import JsonV1
 from provisioner.doors.control import Control
+from provisioner.doors.installation import read_admins
 from provisioner.fronts import AdminFront, ProvisionFront
 from provisioner.gate_setup import admin_gate, device_gate, doors, public_ports
 from provisioner.link_front import LinkFront
@@ -156,6 +156,10 @@ class Service:
         looks = () if self.watch is None else (self.watch.read_certificates,)
         self.certificate.renew(self.gate.reload_tls, self.admin_gate.reload_tls, *looks)
 
+    @property
+    def entries(self) -> Mapping[str, Gate | LinkFront]:
+        return {"gate": self.gate, "admin": self.admin_gate}
+
     def failed(self) -> BaseException | None:
         """What ended a background task that should never end, if anything did."""
         for task in self._tasks:
@@ -177,7 +181,8 @@ class Service:
 
 
 async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBroker] | None = None) -> Service:
-    """Open everything that the settings name, relative to ``base``. Raises InvalidInput or Unavailable.
+    """Open everything that the settings name, relative to ``base``. Raises InvalidInput or Unavailable; then nothing
+    stays open.
 
     brokers: account brokers in place of those of the settings, by name."""
     ring = KeyRing.read(base / settings.key_ring)
@@ -185,35 +190,37 @@ async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBro
     certificate = OwnCertificate(settings, base)
     if brokers is None:
         brokers = build_brokers(settings, base, ring, certificate)
-    known: tuple[Dialect, ...] = (JsonV1(), Esf(settings.esf))
-    dialects = [each for each in known if speaks(settings.provision_link, each.name)]
+    dialects = _dialects(settings)
     link = _link(settings, base, dialects)
     metrics = metrics_of(settings, dialects)
     observer = Observers(EventLog(), metrics or NOBODY)
-    # Last, for it takes the lock on the files: what fails before leaves nothing open.
+    # Late, for it takes the lock on the files.
     store, epoch = await open_usable(settings.store, base)
-    platform = Platform(
-        store=observed(store, observer),
-        ring=ring,
-        passwords=Passwords(ring),
-        authority=authority,
-        brokers=brokers,
-        broker_urls=broker_urls(settings),
-        dialects=dialects,
-        policy=settings.policy,
-        audit=AuditTrail(store, utc_now, time.monotonic, observer),
-        now=utc_now,
-        gates=None if link else gates_on(store),
-        link_logins=link.logins(store) if link else None,
-        observer=observer,
-        epoch=epoch.number,
-    )
-    service = _assemble(settings, base, platform, link, certificate)
-    if isinstance(store, Shared):
-        service.sole = sole_brokers(settings, base, store)
-    entries = {"gate": service.gate, "admin": service.admin_gate}
-    service.watch = watch_door(settings, base, platform, metrics, entries)
-    return service
+    passwords = Passwords(ring)
+    async with contextlib.AsyncExitStack() as opened:
+        opened.push_async_callback(store.close)
+        opened.callback(passwords.close)
+        platform = Platform(
+            store=observed(store, observer),
+            ring=ring,
+            passwords=passwords,
+            authority=authority,
+            brokers=brokers,
+            broker_urls=broker_urls(settings),
+            dialects=dialects,
+            policy=settings.policy,
+            audit=AuditTrail(store, utc_now, time.monotonic, observer),
+            now=utc_now,
+            gates=None if link else gates_on(store),
+            link_logins=link.logins(store) if link else None,
+            observer=observer,
+            epoch=epoch.number,
+        )
+        service = _assemble(settings, base, platform, link, certificate)
+        service.sole = sole_brokers(settings, base, store) if isinstance(store, Shared) else None
+        service.watch = watch_door(settings, base, platform, metrics, service.entries)
+        opened.pop_all()  # what was opened is the service's to close
+        return service
 
 
 def _assemble(
@@ -259,12 +266,17 @@ def _assemble(
 
 
 def _desk(settings: Settings, base: Path, platform: Platform, control: Control) -> Gate:
-    admins = json.loads((base / settings.admin.credentials).read_text("utf-8"))
+    admins = read_admins(base / settings.admin.credentials)
     return admin_gate(settings, base, AdminFront(platform, control, admins, platform.ring))
 
 
 def _reserved(esf: EsfSettings) -> frozenset[str]:
     return frozenset((esf.provision_account, esf.control_prefix.strip("$")))
+
+
+def _dialects(settings: Settings) -> list[Dialect]:
+    known: tuple[Dialect, ...] = (JsonV1(), Esf(settings.esf))
+    return [each for each in known if speaks(settings.provision_link, each.name)]
 
 
 def _link(settings: Settings, base: Path, dialects: Sequence[Dialect]) -> "LinkPlan | None":
