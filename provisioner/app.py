@@ -181,8 +181,7 @@ class Service:
 
 
 async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBroker] | None = None) -> Service:
-    """Open everything that the settings name, relative to ``base``. Raises InvalidInput or Unavailable; then nothing
-    stays open.
+    """Open all that the settings name, relative to ``base``. Raises InvalidInput or Unavailable, and leaves nothing open.
 
     brokers: account brokers in place of those of the settings, by name."""
     ring = KeyRing.read(base / settings.key_ring)
