@@ -12,7 +12,7 @@ from broker.access import Application, Close, Connection
 from broker.connection import GateConnection
 from broker.hall import Hall, logger
 from broker.limits import Attempt, GateLimits, fitted
-from broker.listener import BACKLOG, Entrance, Listener
+from broker.listener import BACKLOG, Entrance, Listener, why_not_opened
 from broker.loop import open_files_max
 
 _LAST_WORDS_S = 0.5  # for sockets that are closing when the grace of a drain is over
@@ -45,7 +45,8 @@ class Gate:
         return self._ports
 
     async def start(self) -> None:
-        """Listen. Raises OSError when a port is taken; nothing listens then."""
+        """Listen. Raises OSError, which names the listener, when a port is taken or a host not ours; nothing listens
+        then."""
         limits = fitted(self._limits, open_files_max())
         if limits.connections_max < self._limits.connections_max:
             logger.warning("few open files are allowed: the gate takes at most %d connections", limits.connections_max)
@@ -133,14 +134,18 @@ class Gate:
         def accept() -> asyncio.Protocol:
             return GateConnection(hall, entrance).protocol
 
-        server = await hall.loop.create_server(
-            accept,
-            listener.host,
-            listener.port,
-            backlog=BACKLOG,
-            reuse_address=True,
-            reuse_port=listener.shared_port or None,
-        )
+        try:
+            server = await hall.loop.create_server(
+                accept,
+                listener.host,
+                listener.port,
+                backlog=BACKLOG,
+                reuse_address=True,
+                reuse_port=listener.shared_port or None,
+            )
+        except (OSError, UnicodeError) as error:
+            place = f"listener {listener.name} cannot be opened on {listener.host}:{listener.port}"
+            raise OSError(getattr(error, "errno", None), f"{place}: {why_not_opened(error)}") from None
         self._ports[listener.name] = server.sockets[0].getsockname()[1]
         return server
 

@@ -1,5 +1,7 @@
 """Where a gate listens, and what stands between its sockets and MQTT there."""
 
+import os
+import socket
 import ssl
 from dataclasses import dataclass
 
@@ -27,6 +29,15 @@ class Listener:
     websocket: bool = False
     shared_port: bool = False
     proxies: tuple[str, ...] | None = None
+
+
+def why_not_opened(error: OSError | UnicodeError) -> str:
+    """In the words of the system, without the address, which is in some and not in others."""
+    if isinstance(error, UnicodeError):
+        return "no host has such a name"
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or type(error).__name__
+    return os.strerror(error.errno)
 
 
 class Entrance:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from broker.gate import Gate
 from provisioner.authority.local_ca import LocalAuthority
 from provisioner.brokers import broker_urls, build_brokers, server_certificates
+from provisioner.brokers import start as start_broker
 from provisioner.config import Settings
 from provisioner.dialects.esf import Esf, EsfSettings
 from provisioner.dialects.json_v1 import JsonV1
@@ -118,11 +119,11 @@ class Service:
         brokers = self.platform.brokers.values()
         for broker in brokers:
             if broker.capabilities().keeps_users:
-                await broker.start(self._gaps.seen, self._gaps.begin)
+                await start_broker(broker, self.settings, self._gaps.seen, self._gaps.begin)
         restored = await self.effects.restore()
         for broker in brokers:
             if not broker.capabilities().keeps_users:
-                await broker.start(self._gaps.seen, self._gaps.begin)
+                await start_broker(broker, self.settings, self._gaps.seen, self._gaps.begin)
         left = await self.effects.finish_left_over()
         log.info("restored %d account users, %d effects wait", restored, left)
 
@@ -181,7 +182,7 @@ class Service:
 
 
 async def build(settings: Settings, base: Path, brokers: Mapping[str, AccountBroker] | None = None) -> Service:
-    """Open all that the settings name, relative to ``base``. Raises InvalidInput or Unavailable, and leaves nothing open.
+    """Open all that the settings name, relative to ``base``. Raises InvalidInput or Unavailable, with nothing open.
 
     brokers: account brokers in place of those of the settings, by name."""
     ring = KeyRing.read(base / settings.key_ring)
@@ -299,7 +300,7 @@ async def _start(service: Service) -> None:
     try:
         await service.start()
     except OSError as error:
-        raise Unavailable(f"a listener cannot be opened: {error.strerror or type(error).__name__}") from None
+        raise Unavailable(error.strerror or type(error).__name__) from None
 
 
 async def serve(

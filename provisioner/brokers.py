@@ -2,18 +2,20 @@
 
 import contextlib
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from broker.embedded import EmbeddedBroker
+from broker.listener import why_not_opened
 from provisioner.account_brokers.embedded import EmbeddedAccountBroker
 from provisioner.account_brokers.mosquitto_check import Check
 from provisioner.account_brokers.user_book import Verify
 from provisioner.broker_settings import BrokerSettings, EmbeddedBrokerSettings, MosquittoPart
 from provisioner.callback_settings import HttpCallbackSettings
 from provisioner.config import Settings
-from provisioner.model.ports import AccountBroker
+from provisioner.model.errors import Unavailable
+from provisioner.model.ports import AccountBroker, Gap, Sighting
 from provisioner.model.secret import Secret
 from provisioner.mosquitto_setup import check_mosquitto, mosquitto_broker
 from provisioner.own_certificate import OwnCertificate
@@ -31,6 +33,25 @@ def build_brokers(
 def broker_urls(settings: Settings) -> dict[str, str]:
     """Name -> where devices reach it, for accounts that do not say."""
     return {each.name: each.url for each in settings.account_brokers}
+
+
+async def start(
+    broker: AccountBroker, settings: Settings, seen: Callable[[Sighting], None], gap: Callable[[Gap], None]
+) -> None:
+    """As the port says. Raises Unavailable with the address where what it listens on cannot be opened."""
+    try:
+        await broker.start(seen, gap)
+    except (OSError, UnicodeError) as error:
+        places = [_listens_on(each) for each in settings.account_brokers if each.name == broker.name]
+        where = "".join(f" on {place}" for place in places)
+        raise Unavailable(f"account broker {broker.name} cannot listen{where}: {why_not_opened(error)}") from None
+
+
+def _listens_on(each: BrokerSettings) -> str:
+    """The address of ours that there is for that broker."""
+    if isinstance(each, HttpCallbackSettings):
+        return f"{each.callback_host}:{each.callback_port}"
+    return f"{each.host}:{each.port}"
 
 
 def server_certificates(settings: Settings, base: Path) -> list[str]:
