@@ -59,9 +59,9 @@ def test_d12_the_device_behind_haproxy_is_known_by_its_address(
     behind = [(house.gate.ports[listener], f"{option} check inter 50")]
     ca = files.certificate if "tls" in listener or listener == "wss" else None
     with Haproxy(tmp_path, passing({front: behind}), [front]):
-        for source in ("127.0.0.7", "127.0.0.8"):
+        for client_id, source in (("gw7", "127.0.0.7"), ("gw8", "127.0.0.8")):
             with Wire(Address(front, ca, source=source, websocket=listener.startswith("ws"))) as wire:
-                assert wire.connect("gw", "fleet", "right-password") == 0
+                assert wire.connect(client_id, "fleet", "right-password") == 0
             assert house.application.logins[-1].address == source
     assert house.application.incidents == []
 
