@@ -22,7 +22,6 @@ from provisioner.services.devices import Devices
 from provisioner.services.platform import Platform
 from provisioner.services.proving import Proving
 from provisioner.services.request_import import RequestImport
-from provisioner.services.request_making import RequestMaking
 from provisioner.services.requests import Requests
 
 log = logging.getLogger(__name__)
@@ -56,7 +55,7 @@ class Control:
             platform=platform,
             accounts=accounts,
             requests=requests,
-            importing=RequestImport(RequestMaking(platform), platform.now),
+            importing=RequestImport(requests.making, platform.now),
             devices=devices,
             status=status,
             proving=proving,

@@ -17,6 +17,7 @@ from provisioner.model.user import AccountUser, ProvisionUser
 from provisioner.services.client_ids import check_free_at_broker
 from provisioner.services.effects import Effects
 from provisioner.services.isolation import is_throw_away
+from provisioner.services.orphans import remove_orphans
 from provisioner.services.platform import Platform
 from provisioner.services.stale import again_when_stale
 
@@ -99,7 +100,7 @@ class Accounts:
 
     async def delete(self, actor: str, name: str, *, dry_run: bool = False) -> Account:
         """Only an account without requests and users can go. Its provision users go with it: their names are free; so
-        do devices that nothing but the registry knows any more."""
+        do devices that nothing but the registry knows any more, and requests that were made in this very moment."""
         account = await self.show(name)
         for noun, what in ((ProvisionRequest, "requests; delete them"), (AccountUser, "users; revoke their devices")):
             if count := await self._platform.store.count(noun, where={"account": name}):
@@ -108,6 +109,9 @@ class Accounts:
         changes += map(Delete, await self._platform.store.find(ProvisionUser, "account", name))
         changes += map(Delete, await self._platform.store.find(Device, "account", name))
         await self._commit(actor, "account.delete", account, changes, dry_run)
+        if not dry_run:
+            for request in await remove_orphans(self._platform, self._effects, actor, name) or ():
+                self._cut(request.id)
         return account
 
     async def show(self, name: str) -> Account:
@@ -223,5 +227,9 @@ class Accounts:
 def require_account(account: Account | None, name: str) -> Account:
     """The account, or InvalidInput that names the field: for records that are made in an account."""
     if account is None:
-        raise InvalidInput([Problem("account", "must be the name of an existing account", f"{name!r}")])
+        raise no_account(name)
     return account
+
+
+def no_account(name: str) -> InvalidInput:
+    return InvalidInput([Problem("account", "must be the name of an existing account", f"{name!r}")])

@@ -6,7 +6,7 @@ from typing import Any
 
 from provisioner.model.audit import AuditEvent
 from provisioner.model.decision import Circumstances, Refusal, decide
-from provisioner.model.errors import Conflict, InvalidInput, LimitReached, Unavailable
+from provisioner.model.errors import Conflict, InvalidInput, LimitReached, NotFound, Unavailable
 from provisioner.model.messages import Answer, ProvisionMessage, Status
 from provisioner.model.ports import Put, Unit
 from provisioner.model.request import ProvisionRequest, RequestState
@@ -62,14 +62,18 @@ class Provisioning:
             return self._refuse(asker, message, gone, None)
         if message.by_birth and request.key_verifier is not None:
             return None
-        case = await circumstances(
-            self._platform,
-            request,
-            self._platform.now(),
-            key_matches=self._key_matches(request, message),
-            contended=asker.contended or await self._is_answered_elsewhere(request, asker),
-            repeated=_is_owed(request, message),
-        )
+        try:
+            case = await circumstances(
+                self._platform,
+                request,
+                self._platform.now(),
+                key_matches=self._key_matches(request, message),
+                contended=asker.contended or await self._is_answered_elsewhere(request, asker),
+                repeated=_is_owed(request, message),
+            )
+        except NotFound:
+            gone = Refusal(status=Status.REFUSED, reason="account_deleted", detail="the account was deleted")
+            return self._refuse(asker, message, gone, request)
         refusal = decide(case)
         if refusal is not None:
             if refusal.reason == "activation_key":

@@ -11,6 +11,7 @@ from provisioner.model import draft, names
 from provisioner.model.draft import RequestDraft
 from provisioner.model.errors import Conflict, Duplicate, FleetgateError, InvalidInput, LimitReached, Unavailable
 from provisioner.model.ports import Unit
+from provisioner.services.accounts import no_account
 from provisioner.services.request_making import Made, Prepared, RequestMaking
 
 
@@ -144,17 +145,25 @@ class RequestImport:
         if not batch.rows:
             return
         try:
-            await self._making.commit(batch.unit())
+            gone = await self._making.commit(batch.unit())
         except (Conflict, LimitReached):
             for row, prepared in batch.rows:
                 results[row.place] = await self._make_row(row.line, prepared)
         else:
             for row, prepared in batch.rows:
-                results[row.place] = RowResult(line=row.line, made=prepared.made)
+                results[row.place] = _outcome(row.line, prepared, gone)
 
     async def _make_row(self, line: int, prepared: Prepared) -> RowResult:
         try:
-            await self._making.commit(prepared.unit)
+            gone = await self._making.commit(prepared.unit)
         except (Conflict, LimitReached) as error:
             return RowResult(line=line, error=error)
-        return RowResult(line=line, made=prepared.made)
+        return _outcome(line, prepared, gone)
+
+
+def _outcome(line: int, prepared: Prepared, gone: frozenset[str]) -> RowResult:
+    """Of a row that was committed. gone: accounts that were deleted meanwhile."""
+    account = prepared.made.request.account
+    if account in gone:
+        return RowResult(line=line, error=no_account(account))
+    return RowResult(line=line, made=prepared.made)

@@ -17,9 +17,11 @@ from provisioner.model.ports import Put, Unit
 from provisioner.model.request import Approval, ProvisionRequest
 from provisioner.model.secret import Secret
 from provisioner.model.user import ProvisionUser
-from provisioner.services.accounts import require_account
+from provisioner.services.accounts import no_account, require_account
 from provisioner.services.client_ids import check_free_at_broker
 from provisioner.services.crashpoints import reach
+from provisioner.services.effects import Effects
+from provisioner.services.orphans import remove_orphans
 from provisioner.services.platform import KEY_PURPOSE, Platform
 from provisioner.vault import generate
 
@@ -46,14 +48,14 @@ class Prepared:
 class RequestMaking:
     """Checks what only the store can tell, then commits request, provision user and audit row together."""
 
-    def __init__(self, platform: Platform) -> None:
-        self._platform = platform
+    def __init__(self, platform: Platform, effects: Effects) -> None:
+        self._platform, self._effects = platform, effects
 
     async def make(self, actor: str, wanted: RequestDraft, *, dry_run: bool = False) -> Made:
         """Raises InvalidInput, Duplicate, Conflict or LimitReached; then nothing was stored."""
         prepared = await self.prepare(actor, wanted)
-        if not dry_run:
-            await self.commit(prepared.unit)
+        if not dry_run and await self.commit(prepared.unit):
+            raise no_account(wanted.account)
         return prepared.made
 
     async def prepare(self, actor: str, wanted: RequestDraft) -> Prepared:
@@ -75,11 +77,17 @@ class RequestMaking:
         unit = self._unit(actor, request, None if user is stored else user)
         return Prepared(made, unit, touches_user=user is not stored)
 
-    async def commit(self, unit: Unit) -> None:
-        """Of one prepared request or of many. Raises what ``Store.commit`` does."""
+    async def commit(self, unit: Unit) -> frozenset[str]:
+        """Of one prepared request or of many. Names the accounts that were deleted meanwhile: their requests are gone
+        again, all others are made. Raises what ``Store.commit`` does."""
         reach("before_commit")
         await self._platform.store.commit(unit)
         reach("after_request_create")
+        accounts = {change.noun.account for change in unit.changes if isinstance(change.noun, ProvisionRequest)}
+        return frozenset([account for account in accounts if await self._is_gone(account, unit.audit[0].actor)])
+
+    async def _is_gone(self, account: str, actor: str) -> bool:
+        return await remove_orphans(self._platform, self._effects, actor, account) is not None
 
     async def _user(
         self, wanted: RequestDraft, account: Account, stored: ProvisionUser | None

@@ -37,12 +37,12 @@ class Requests:
 
     def __init__(self, platform: Platform, effects: Effects, cut: Callable[[str], object]) -> None:
         self._platform, self._effects, self._cut = platform, effects, cut
-        self._making = RequestMaking(platform)
+        self.making = RequestMaking(platform, effects)
 
     async def create(self, actor: str, raw: Mapping[str, Any], *, dry_run: bool = False) -> Made:
         """One request. Raises InvalidInput with every problem, Duplicate, Conflict, LimitReached; then nothing
         was stored. Secrets that were generated are in the result and can never be read again."""
-        return await self._making.make(actor, draft.read_request(raw, self._platform.now()), dry_run=dry_run)
+        return await self.making.make(actor, draft.read_request(raw, self._platform.now()), dry_run=dry_run)
 
     async def show(self, id: str) -> ProvisionRequest:
         request = await self._platform.store.get(ProvisionRequest, id)

@@ -42,7 +42,7 @@ async def import_rows(service: app.Service, count: int) -> dict[str, Any]:
     accounts = Accounts(service.platform, service.effects, service.gate.kick, reserved=frozenset())
     fields = {"name": ACCOUNT, "broker": ReportingBroker.name, "broker_url": "mqtt://127.0.0.1:1883"}
     await accounts.create("bench", fields)
-    importing = RequestImport(RequestMaking(service.platform), service.platform.now)
+    importing = RequestImport(RequestMaking(service.platform, service.effects), service.platform.now)
     began_s, parts = time.perf_counter(), []
     for part in range(PARTS):
         part_s = time.perf_counter()

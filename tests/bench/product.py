@@ -72,7 +72,7 @@ async def stock(service: app.Service, prefix: str, requests: int, broker_url: st
         await accounts.create("bench", {"name": ACCOUNT, "broker": ReportingBroker.name, "broker_url": broker_url})
     names = [f"{prefix}{number:06d}" for number in range(requests)]
     rows = [(n, {"account": ACCOUNT, "client_id": name, "username": name}) for n, name in enumerate(names)]
-    importing = RequestImport(RequestMaking(service.platform), service.platform.now)
+    importing = RequestImport(RequestMaking(service.platform, service.effects), service.platform.now)
     devices = []
     for start in range(0, requests, AT_ONCE):
         for result in await importing.make_all("bench", rows[start : start + AT_ONCE]):

@@ -248,7 +248,7 @@ async def test_a_dry_run_checks_everything_and_stores_nothing(world: World) -> N
 
 async def make_all(world: World, rows: list[dict[str, Any]], *, dry_run: bool = False) -> list[RowResult]:
     numbered = [(line, {"account": "acme", **row}) for line, row in enumerate(rows, 2)]
-    importing = RequestImport(world.requests._making, world.platform.now)
+    importing = RequestImport(world.requests.making, world.platform.now)
     return await importing.make_all(ADA, numbered, dry_run=dry_run)
 
 
