@@ -1,11 +1,15 @@
-"""Several gates on one host: a parent that keeps its workers running. It holds no socket and no record itself."""
+"""Several gates on one host: a parent that keeps its workers running. It holds no listener and no record itself."""
 
 import asyncio
 import contextlib
 import logging
+import os
 import signal
-from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Sequence
+import socket
+from asyncio.subprocess import Process
+from collections.abc import Callable, Iterator, Sequence
+
+from provisioner.doors import systemd
 
 log = logging.getLogger(__name__)
 
@@ -14,17 +18,22 @@ SETTLED_S = 10.0  # one that ran so long is no failing start
 HOPELESS = frozenset((2, 6))  # exit statuses that no second try makes better: usage and settings
 NOT_BEGUN = 71  # EX_OSERR of sysexits.h
 LAST_WORDS_S = 5.0  # beyond what a worker has for its drain
+TICK_S, SILENT_S = 1.0, 10.0  # a worker says every second that it lives
+_SIGN = b"."
 
 
 class Workers:
     """command: the program and arguments of worker 1, 2 ... stop_s: how long each may take to end by itself.
 
-    A worker has a pipe as its standard input, which is never written to: it ends when the parent does."""
+    A worker has a line to the parent as its standard input, on which it hears nothing: it ends when the parent does. It
+    says on it that it lives (``live``). The parent alone tells systemd, as long as no worker that spoke once is silent:
+    one that begins again stops nobody, and one that stands still is not hidden by the others."""
 
     def __init__(self, command: Callable[[int], Sequence[str]], count: int, stop_s: float) -> None:
         self._command, self._count, self._stop_s = command, count, stop_s + LAST_WORDS_S
         self._running: dict[int, Process] = {}
-        self._stop = asyncio.Event()
+        self._heard_s: dict[int, float] = {}  # worker -> when it said last that it lives
+        self._spoke, self._stop = asyncio.Event(), asyncio.Event()
         self._status = 0
 
     async def run(self) -> int:
@@ -35,9 +44,11 @@ class Workers:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._tell, signal.SIGHUP)
         keeping = [asyncio.create_task(self._keep(number)) for number in range(1, self._count + 1)]
+        telling = asyncio.create_task(self._tell_systemd())
         try:
             await self._stop.wait()
         finally:
+            telling.cancel()
             self._tell(signal.SIGTERM)
             _, late = await asyncio.wait(keeping, timeout=self._stop_s)
             if late:
@@ -67,17 +78,61 @@ class Workers:
     async def _run(self, number: int) -> int:
         """One worker from its beginning to its end; its exit status."""
         try:
-            process = self._running[number] = await asyncio.create_subprocess_exec(*self._command(number), stdin=PIPE)
+            with self._line(number) as stdin:
+                # Without systemd's address: it hears of the workers from their parent.
+                environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+                process = await asyncio.create_subprocess_exec(
+                    *self._command(number), stdin=stdin.fileno(), env=environment
+                )
+                stdin.close()
+                self._running[number] = process
+                if self._stop.is_set():  # it was told to all while this one began
+                    process.terminate()
+                status = await process.wait()
+                del self._running[number]
+                return status
         except OSError as error:  # no memory, no more processes: it may be another time
             log.error("worker %d cannot begin: %s", number, error.strerror)
             return NOT_BEGUN
-        if self._stop.is_set():  # it was told to all while this one began
-            process.terminate()
-        status = await process.wait()
-        del self._running[number]
-        return status
+
+    @contextlib.contextmanager
+    def _line(self, number: int) -> Iterator[socket.socket]:
+        """The worker's end; ours is listened to."""
+        ours, its = socket.socketpair()
+        loop = asyncio.get_running_loop()
+
+        def hear() -> None:
+            if ours.recv(1_024):
+                self._heard_s[number] = loop.time()
+                self._spoke.set()
+            else:
+                loop.remove_reader(ours)
+
+        with ours, its:
+            loop.add_reader(ours, hear)
+            try:
+                yield its
+            finally:
+                loop.remove_reader(ours)
+                self._heard_s.pop(number, None)
+
+    async def _tell_systemd(self) -> None:
+        await self._spoke.wait()
+        systemd.notify(systemd.READY)
+        loop = asyncio.get_running_loop()
+        while True:
+            if self._heard_s and min(self._heard_s.values()) > loop.time() - SILENT_S:
+                systemd.notify(systemd.ALIVE)
+            await asyncio.sleep(TICK_S)
 
     def _tell(self, number: signal.Signals) -> None:
         for process in list(self._running.values()):
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
+
+
+def live(line: int) -> None:
+    """Said by a worker to its parent, on its standard input. Never blocks and never raises."""
+    with contextlib.suppress(OSError):
+        os.set_blocking(line, False)
+        os.write(line, _SIGN)

@@ -1,5 +1,6 @@
 """fleetgate init, serve, status, selftest and fsck: the installation as a whole."""
 
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ def serve(config: Path, worker: int | None) -> None:
 
     import uvloop
 
-    from provisioner import named_files
+    from provisioner import named_files, workers
     from provisioner.doors import logs
     from provisioner.doors.error_kinds import EXIT_STATUS
     from provisioner.model.errors import Unavailable
@@ -69,12 +70,13 @@ def serve(config: Path, worker: int | None) -> None:
     if worker is None and settings.gate.workers > 1:
         _keep_workers(config, settings.gate.workers, settings.gate.drain_s)
     parent = None if worker is None else sys.stdin.fileno()
+    alive = _alive if parent is None else functools.partial(workers.live, parent)
     settings = settings.model_copy(update={"metrics": settings.metrics.of_worker(worker or 1)})
     from provisioner import app
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(app.serve(settings, config.resolve().parent, ready=_ready, alive=_alive, parent=parent))
+            runner.run(app.serve(settings, config.resolve().parent, ready=_ready, alive=alive, parent=parent))
     except Unavailable as error:
         advice = "the service does not run; `fleetgate config show` says which addresses and which store it needs"
         raise cli_frame.Failed([f"error: {error}", advice], EXIT_STATUS["unavailable"]) from None

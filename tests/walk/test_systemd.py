@@ -92,7 +92,7 @@ def _settings() -> dict[str, str]:
 def test_the_unit_gives_the_service_what_it_counts_on() -> None:
     """It waits for READY, watches, leaves time for the drain, reloads by SIGHUP and starts our program."""
     unit = _settings()
-    assert (unit["Type"], unit["NotifyAccess"], unit["Restart"]) == ("notify", "all", "always")
+    assert (unit["Type"], unit["NotifyAccess"], unit["Restart"]) == ("notify", "main", "always")
     assert int(unit["WatchdogSec"]) >= 10
     assert int(unit["TimeoutStopSec"]) > GateSettings().drain_s + 5
     assert "-HUP $MAINPID" in unit["ExecReload"]

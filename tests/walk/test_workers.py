@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -54,15 +55,36 @@ def command(number):
 raise SystemExit(asyncio.run(workers.Workers(command, 1, 1.0).run()))
 """
 
+# The parent of two workers that live until it is gone. systemd hears it ten times as often.
+WATCHED_PARENT = """
+import asyncio, sys
+from provisioner import workers
+workers.TICK_S, workers.SILENT_S, workers.PAUSE_S = 0.1, 1.0, 0.05
+def command(number):
+    return [sys.executable, "-c", open(sys.argv[1]).read(), str(number), sys.argv[2]]
+raise SystemExit(asyncio.run(workers.Workers(command, 2, 5.0).run()))
+"""
+WATCHED_WORKER = """
+import os, pathlib, select, sys
+from provisioner import workers
+assert "NOTIFY_SOCKET" not in os.environ
+(pathlib.Path(sys.argv[2]) / f"up-{sys.argv[1]}-{os.getpid()}").touch()
+while not select.select([0], [], [], 0.1)[0]:
+    workers.live(0)
+"""
+
 
 class Family:
     """The parent and what its workers have noted."""
 
-    def __init__(self, folder: Path, stop_s: float = 5.0) -> None:
+    def __init__(
+        self, folder: Path, stop_s: float = 5.0, *, parent: str = PARENT, program: str = WORKER, **environment: str
+    ) -> None:
         self.folder = folder
         worker = folder / "worker.py"
-        worker.write_text(WORKER)
-        self.process = subprocess.Popen([sys.executable, "-c", PARENT, worker, folder, str(stop_s)], cwd=ROOT)
+        worker.write_text(program)
+        command = [sys.executable, "-c", parent, worker, folder, str(stop_s)]
+        self.process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment})
 
     def noted(self, what: str) -> dict[int, str]:
         """Process id -> number of the worker."""
@@ -165,3 +187,55 @@ def test_f_27_a_worker_that_cannot_begin_is_tried_again(tmp_path: Path) -> None:
     )
     assert ended.returncode == 6, ended.stderr
     assert "worker 1 cannot begin: No such file or directory" in ended.stderr
+
+
+@pytest.fixture
+def channel(tmp_path: Path) -> Iterator[socket.socket]:
+    """Where systemd would listen."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
+        made.bind(str(tmp_path / "notify"))
+        made.settimeout(DEADLINE_S)
+        yield made
+
+
+@pytest.fixture
+def watched(tmp_path: Path, channel: socket.socket) -> Iterator[Family]:
+    family = Family(tmp_path, parent=WATCHED_PARENT, program=WATCHED_WORKER, NOTIFY_SOCKET=channel.getsockname())
+    family.until("up", 2)
+    assert channel.recv(100) == b"READY=1"
+    yield family
+    family.process.kill()
+    family.process.wait()
+
+
+def _falls_silent(channel: socket.socket, within_s: float) -> bool:
+    """Whether there is a pause longer than a worker may be silent."""
+    until_s = time.monotonic() + within_s
+    channel.settimeout(1.5)
+    try:
+        while time.monotonic() < until_s:
+            assert channel.recv(100) == b"WATCHDOG=1"
+    except TimeoutError:
+        return True
+    finally:
+        channel.settimeout(DEADLINE_S)
+    return False
+
+
+def test_d12_a_worker_that_stands_still_is_not_hidden_by_the_others(watched: Family, channel: socket.socket) -> None:
+    """The parent speaks for all: while one of them is silent, so is it, and systemd ends what does not go on."""
+    victim = min(watched.living())
+    assert [channel.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+    os.kill(victim, signal.SIGSTOP)
+    try:
+        assert _falls_silent(channel, DEADLINE_S)
+    finally:
+        os.kill(victim, signal.SIGCONT)
+    assert channel.recv(100) == b"WATCHDOG=1"
+
+
+def test_f_27_a_worker_that_is_started_again_silences_nobody(watched: Family, channel: socket.socket) -> None:
+    """Its death costs its connections alone, also where systemd watches."""
+    os.kill(min(watched.living()), signal.SIGKILL)
+    watched.until("up", 3)
+    assert not _falls_silent(channel, 3.0)

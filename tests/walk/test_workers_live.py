@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,6 +54,20 @@ def living(site: Installation) -> list[str]:
 def workers(site: Installation) -> list[int]:
     assert site.process is not None
     return [child.pid for child in psutil.Process(site.process.pid).children()]
+
+
+def test_d12_the_parent_says_for_its_workers_that_they_live(tmp_path: Path, postgres: PostgresServer) -> None:
+    """systemd hears it alone: READY once there is a worker whose doors are open, then a sign about every second."""
+    made = on_postgres(tmp_path / "site", postgres, account_brokers=[asking()], gate={"workers": WORKERS})
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        channel.bind(str(tmp_path / "notify"))
+        channel.settimeout(DEADLINE_S)
+        with made.running(NOTIFY_SOCKET=channel.getsockname()):
+            assert made.process is not None
+            heard = [channel.recvmsg(100, socket.CMSG_SPACE(12)) for _ in range(4)]
+            assert [each[0] for each in heard] == [b"READY=1", *[b"WATCHDOG=1"] * 3]
+            assert {int.from_bytes(each[1][0][2][:4], sys.byteorder) for each in heard} == {made.process.pid}
 
 
 def test_f_27_workers_serve_the_same_ports_and_one_may_die(site: Installation) -> None:
