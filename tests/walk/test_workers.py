@@ -201,11 +201,13 @@ def channel(tmp_path: Path) -> Iterator[socket.socket]:
 @pytest.fixture
 def watched(tmp_path: Path, channel: socket.socket) -> Iterator[Family]:
     family = Family(tmp_path, parent=WATCHED_PARENT, program=WATCHED_WORKER, NOTIFY_SOCKET=channel.getsockname())
-    family.until("up", 2)
-    assert channel.recv(100) == b"READY=1"
-    yield family
-    family.process.kill()
-    family.process.wait()
+    try:
+        family.until("up", 2)
+        assert channel.recv(100) == b"READY=1"
+        yield family
+    finally:
+        family.process.kill()
+        family.process.wait()
 
 
 def _falls_silent(channel: socket.socket, within_s: float) -> bool:
