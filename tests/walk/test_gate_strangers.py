@@ -214,6 +214,24 @@ def test_a_device_that_waits_for_its_answer_is_not_silent() -> None:
         assert [what for _, what in house.application.heard("received")] == ["wait", "hello"]
 
 
+def test_f34_nobody_is_cut_for_a_time_in_which_the_gate_itself_was_held_up() -> None:
+    """F-34: what a stranger and a device said meanwhile is read before they are judged; who said nothing is cut."""
+    with running_gate(GateLimits(session=SessionSettings(connect_deadline_s=1.0))) as house:
+        port = house.gate.ports["plain"]
+        # Where packets are read: what is read after it comes behind all timers.
+        house.application.acknowledged = lambda *_: time.sleep(3.0)  # type: ignore[method-assign]
+        with device(house) as busy, Peer(port) as admitted, Peer(port) as in_time, Peer(port) as silent:
+            assert admitted.connect("gw1", keep_alive_s=1) == 0
+            until(lambda: house.gate.standings()["stranger"] == 2, "they have come")
+            assert busy.ask(b"x", "gw") == b"answer:x"
+            time.sleep(0.3)  # by now it is held up
+            admitted.send(PingReq())
+            assert in_time.connect("gw2") == 0
+            assert admitted.next_of(PingResp) == PingResp()
+            assert silent.until_hung_up() == []
+    assert house.application.reasons("connect.timeout") == ["no_connect"]
+
+
 @pytest.mark.parametrize("full", [False, True], ids=["with room", "turned away"])
 def test_f38_a_connect_with_too_much_behind_it_is_cut_at_once(full: bool) -> None:
     """F-38: it has ended before anybody could be asked about it: no login is tried, and nothing escapes to the loop."""
