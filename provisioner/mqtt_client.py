@@ -125,6 +125,7 @@ class Client(mqtt.Client):
     def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
         if self._ssl_context is None:
             raise ValueError("TLS without a context")
+        tcp_sock.getpeername()  # raises when the peer has reset already; wrapping would lose the descriptor then
         line = self._ssl_context.wrap_socket(tcp_sock, server_hostname=self.host, do_handshake_on_connect=False)
         self._newest = line
         line.settimeout(self.connect_timeout)
