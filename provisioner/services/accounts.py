@@ -18,6 +18,7 @@ from provisioner.services.client_ids import check_free_at_broker
 from provisioner.services.effects import Effects
 from provisioner.services.isolation import is_throw_away
 from provisioner.services.orphans import remove_orphans
+from provisioner.services.pages import pages
 from provisioner.services.platform import Platform
 from provisioner.services.stale import again_when_stale
 
@@ -154,16 +155,14 @@ class Accounts:
     async def _check_carried(self, name: str, broker: str) -> None:
         """Raises Conflict when a request has a client id that this broker cannot have, or has of another account."""
         can = self._platform.broker(broker).capabilities()
-        after: str | None = None
-        while can.client_id_forbidden or can.home_characters_max or can.client_ids_shared:
-            page = await self._platform.store.page(ProvisionRequest, where={"account": name}, after=after, limit=1000)
-            for request in page.items:
+        if not (can.client_id_forbidden or can.home_characters_max or can.client_ids_shared):
+            return
+        async for requests in pages(self._platform.store, ProvisionRequest, {"account": name}):
+            for request in requests:
                 if request.is_open and (rule := can.refuses(name, request.client_id)):
                     raise Conflict(f"broker {broker} cannot have the client id of {request.id}: it {rule}")
                 if request.is_open:
                     await check_free_at_broker(self._platform, name, request.client_id, broker)
-            if (after := page.after) is None:
-                return
 
     def _coupling(self, fields: Fields) -> Coupling:
         coupling = read_coupling(fields, "coupling", Coupling.STRICT)
@@ -181,13 +180,9 @@ class Accounts:
 
     async def _cut_at_gate(self, name: str) -> None:
         """F-08: no answer that is on its way may arrive; a device that comes back is refused in words."""
-        after: str | None = None
-        while True:
-            page = await self._platform.store.page(ProvisionRequest, where={"account": name}, after=after, limit=1000)
-            for request in page.items:
+        async for requests in pages(self._platform.store, ProvisionRequest, {"account": name}):
+            for request in requests:
                 self._cut(request.id)
-            if (after := page.after) is None:
-                return
 
     @again_when_stale
     async def _late(self, name: str, known: frozenset[str]) -> list[AccountUser]:
@@ -200,13 +195,8 @@ class Accounts:
         return late
 
     async def _users(self, name: str) -> list[AccountUser]:
-        users: list[AccountUser] = []
-        after: str | None = None
-        while True:
-            page = await self._platform.store.page(AccountUser, where={"account": name}, after=after, limit=1000)
-            users += page.items
-            if (after := page.after) is None:
-                return users
+        found = pages(self._platform.store, AccountUser, {"account": name})
+        return [user async for users in found for user in users]
 
     async def _commit(
         self, actor: str, action: str, account: Account, changes: list[Put | Delete], dry_run: bool, **details: Any

@@ -8,19 +8,20 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Protocol
 from weakref import WeakValueDictionary
 
 from provisioner.model.account import Account
 from provisioner.model.effect import Effect, EffectVerb
 from provisioner.model.errors import Conflict, Unavailable
-from provisioner.model.ports import AccountBroker, BrokerUser, Delete, N, Put, Store, Unit
+from provisioner.model.ports import AccountBroker, BrokerUser, Delete, Put, Unit
 from provisioner.model.request import ProvisionRequest, RequestState
 from provisioner.model.secret import Secret
 from provisioner.model.user import AccountUser, account_user_id
 from provisioner.services import sealed
 from provisioner.services.crashpoints import reach
+from provisioner.services.pages import pages
 from provisioner.services.platform import Platform
 
 log = logging.getLogger(__name__)
@@ -168,7 +169,7 @@ class Effects:
         For the start alone: what was read is told as it is, since no door of ours is open to change it."""
         owed = await self._restore_owed()
         told = len(owed - self._unrestored)
-        async for users in _pages(self._platform.store, AccountUser):
+        async for users in pages(self._platform.store, AccountUser):
             told += await self._restore_confirmed([user for user in users if user.id not in owed])
         if self._platform.gates is not None:  # one of the others may have granted meanwhile
             await self._restore_owed()
@@ -178,7 +179,7 @@ class Effects:
         """Those whose device was not seen yet, with their clear password; returns their ids."""
         owed: set[str] = set()
         where = {"state": RequestState.GRANTED.value}
-        async for requests in _pages(self._platform.store, ProvisionRequest, where):
+        async for requests in pages(self._platform.store, ProvisionRequest, where):
             ids = [account_user_id(each.account, each.grant.username) for each in requests if each.grant]
             await self._restore(ids)
             owed.update(ids)
@@ -259,16 +260,6 @@ class Effects:
             await self._platform.store.commit(Unit(changes=[Delete(effect)]))
         except (Conflict, Unavailable) as error:
             log.debug("effect %s stays: %s", effect.id, type(error).__name__)
-
-
-async def _pages(store: Store, noun: type[N], where: Mapping[str, str] | None = None) -> AsyncIterator[Sequence[N]]:
-    """All records of the kind, some hundred at a time."""
-    after: str | None = None
-    while True:
-        page = await store.page(noun, where=where, after=after, limit=_TOGETHER_MAX)
-        yield page.items
-        if (after := page.after) is None:
-            return
 
 
 async def _together(work: Iterable[Awaitable[None]]) -> None:

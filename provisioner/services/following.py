@@ -16,6 +16,7 @@ from provisioner.model.request import ProvisionRequest
 from provisioner.model.user import AccountUser, account_user_id
 from provisioner.services.effects import Book, Effects
 from provisioner.services.granting import request_ids_of
+from provisioner.services.pages import pages
 from provisioner.services.platform import Platform
 
 log = logging.getLogger(__name__)
@@ -72,15 +73,11 @@ class Following:
     async def know_all(self) -> None:
         """Learn of every user that is stored, for somebody who lists them; else each is learned of when it is asked
         about. Raises Unavailable."""
-        after: str | None = None
-        while True:
-            page = await self._platform.store.page(AccountUser, after=after, limit=500)
-            for user in page.items:
+        async for users in pages(self._platform.store, AccountUser):
+            for user in users:
                 book = self._books.get(user.broker)
                 if book is not None and not book.knows(user.account, user.username):
                     await self._effects.refresh(user.id, self._books)
-            if (after := page.after) is None:
-                return
 
     async def _follow(self) -> None:
         while True:

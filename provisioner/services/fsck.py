@@ -17,6 +17,7 @@ from provisioner.model.request import ProvisionRequest, RequestState
 from provisioner.model.user import AccountUser, ProvisionUser, account_user_id
 from provisioner.services import sealed
 from provisioner.services.isolation import is_throw_away
+from provisioner.services.pages import pages
 from provisioner.services.platform import Platform
 
 SETTLE_S = 0.2
@@ -84,14 +85,10 @@ async def _all(platform: Platform, noun: type[N]) -> dict[str, N]:
 
 
 async def _each(platform: Platform, noun: type[N]) -> AsyncIterator[N]:
-    after: str | None = None
-    while True:
-        page = await platform.store.page(noun, after=after, limit=1000)
-        for record in page.items:
+    async for records in pages(platform.store, noun):
+        for record in records:
             yield record
         await asyncio.sleep(0)  # a store in memory never waits, and devices do
-        if (after := page.after) is None:
-            return
 
 
 def _owned(

@@ -17,6 +17,7 @@ from provisioner.model.ports import Store
 from provisioner.model.request import ProvisionRequest
 from provisioner.model.secret import Secret
 from provisioner.model.user import ProvisionUser
+from provisioner.services.pages import pages
 from provisioner.vault.generate import looks_generated
 
 log = logging.getLogger(__name__)
@@ -72,13 +73,9 @@ class LinkLogins:
         """Write what is open now."""
         for newest in await self._store.audit_page(limit=1, newest_first=True):
             self._seq = newest.seq
-        after: str | None = None
-        while True:
-            page = await self._store.page(ProvisionRequest, after=after, limit=1_000)
-            for request in page.items:
+        async for requests in pages(self._store, ProvisionRequest):
+            for request in requests:
                 await self._take(request.id, request)
-            if (after := page.after) is None:
-                break
         if unknown := self.unknown():
             log.error(
                 "%d requests were made before provision_link; their devices cannot log in. Delete each and create it"
