@@ -65,7 +65,7 @@ class Wire(asyncio.Protocol):
         return not self._closing and self._preface is None and (self._stack is None or self._stack.is_ready)
 
     def write(self, data: bytes) -> None:
-        if self._transport is None or self._closing or self._preface is not None:
+        if not data or self._transport is None or self._closing or self._preface is not None:
             return
         if self._stack is None:
             self._transport.write(data)

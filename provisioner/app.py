@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker.gate import Gate
 from provisioner.authority.local_ca import LocalAuthority
-from provisioner.brokers import broker_urls, build_brokers, server_certificates
-from provisioner.brokers import start as start_broker
+from provisioner.brokers import broker_urls, build_brokers, server_certificates, start_broker
 from provisioner.config import Settings
 from provisioner.dialects.esf import Esf, EsfSettings
 from provisioner.dialects.json_v1 import JsonV1

@@ -35,7 +35,7 @@ def broker_urls(settings: Settings) -> dict[str, str]:
     return {each.name: each.url for each in settings.account_brokers}
 
 
-async def start(
+async def start_broker(
     broker: AccountBroker, settings: Settings, seen: Callable[[Sighting], None], gap: Callable[[Gap], None]
 ) -> None:
     """As the port says. Raises Unavailable with the address where what it listens on cannot be opened."""

@@ -66,10 +66,7 @@ def import_(
         connection = desk.connection  # before the file, which would be in the way of a second try
         secrets = _SecretsFile(stack, results) if results is not None and not dry_run else None
         merged = ((line, rows.over(under, row)) for line, row in found)
-        if secrets is not None:
-            sent = connection.send_rows(merged, arrived=secrets.take)
-        else:
-            sent = connection.send_rows(merged, dry_run=dry_run)
+        sent = connection.send_rows(merged, dry_run=dry_run, arrived=secrets.take if secrets is not None else None)
         outcome = _Outcome(_progress(_checked(sent, dry_run), wanted), with_secrets=secrets is None)
         desk.print.many(outcome, COLUMNS)
         outcome.report(wanted, dry_run)

@@ -29,10 +29,6 @@ CHUNK_ROWS_MAX = 200
 _NOT_THEIRS = frozenset((0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C))  # reason codes of section 3.2.2.2: retrying is no use
 
 
-def _nothing(_: Mapping[str, Any]) -> None:
-    """Nobody wants results before they are asked for."""
-
-
 class Unreachable(Unavailable):
     """No service answers there, or it went away before it answered."""
 
@@ -135,7 +131,7 @@ class ControlClient:
         rows: Iterable[tuple[int, Mapping[str, Any]]],
         *,
         dry_run: bool = False,
-        arrived: Callable[[Mapping[str, Any]], None] = _nothing,
+        arrived: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> Iterator[Mapping[str, Any]]:
         """The result of each row of an import, in order. Rows that the service did not get to are sent again.
 
@@ -153,8 +149,9 @@ class ControlClient:
                 results = self.ask("request.import", rows=chunk, dry_run=dry_run)["rows"]
             if not results:
                 raise Unreachable(f"{self._where} answered without a result")
-            for result in results:
-                arrived(result)
+            if arrived is not None:
+                for result in results:
+                    arrived(result)
             yield from results
             del waiting[: len(results)]
 

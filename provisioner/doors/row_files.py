@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from provisioner.doors.rows import FILE_BYTES_MAX, Row, bad, csv_rows, json_lines, read_rows, text_of
+from provisioner.doors.rows import FILE_BYTES_MAX, Row, bad, csv_rows, json_lines, json_rows, text_of, yaml_rows
 
 LINE_CHARACTERS_MAX = 1 << 20  # far above what the service takes as a row
 _LINE_ENDS = {"csv": "", "jsonl": "\n"}  # as io.TextIOWrapper has them
@@ -21,9 +21,10 @@ class RowFile:
     """``iter`` begins at the beginning. Raises InvalidInput, and OSError when the disk fails."""
 
     def __init__(self, path: str, format: str, known: Iterable[str]) -> None:
-        """path: ``-`` for stdin; what cannot be read twice is kept in a file without a name meanwhile. format, known:
-        as ``rows.read_rows`` has them."""
+        """path: ``-`` for stdin; what cannot be read twice is kept in a file without a name meanwhile. known: as
+        ``rows.csv_rows`` has it."""
         self._path, self._format, self._known = path, format, frozenset(known)
+        self._whole: list[Row] | None = None  # of a form that is understood as one piece
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -42,12 +43,16 @@ class RowFile:
         self._stack.close()
 
     def __iter__(self) -> Iterator[Row]:
-        self._file.seek(self._start)
-        if self._format not in _LINE_ENDS:
+        if self._format in _LINE_ENDS:
+            return self._by_line(_LINE_ENDS[self._format])
+        if self._whole is None:
             text = text_of(self._file, self._path, FILE_BYTES_MAX, _BEYOND)
-            yield from read_rows(text, self._format, self._known)
-            return
-        lines = io.TextIOWrapper(self._file, "utf-8-sig", newline=_LINE_ENDS[self._format])
+            self._whole = list(yaml_rows(text) if self._format == "yaml" else json_rows(text))
+        return iter(self._whole)
+
+    def _by_line(self, end: str) -> Iterator[Row]:
+        self._file.seek(self._start)
+        lines = io.TextIOWrapper(self._file, "utf-8-sig", newline=end)
         try:
             yield from csv_rows(_bounded(lines), self._known) if self._format == "csv" else json_lines(_bounded(lines))
         except UnicodeDecodeError:

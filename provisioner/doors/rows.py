@@ -5,7 +5,6 @@ aliases, NaN (F-37). Raises InvalidInput only; a value is never in its text.
 """
 
 import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
@@ -52,16 +51,6 @@ def text_of(file: IO[bytes], path: str, bytes_max: int, beyond: str = "") -> str
         raise bad(path, "must be UTF-8") from None
 
 
-def read_rows(text: str, format: str, known: Iterable[str]) -> Iterator[Row]:
-    """Of a text that is there whole. known: the columns that a CSV file may have; the other forms are judged row by
-    row by the service."""
-    if format == "csv":
-        return csv_rows(io.StringIO(text, newline=""), known)
-    if format == "jsonl":
-        return json_lines(io.StringIO(text, newline="\n"))
-    return _yaml_rows(text) if format == "yaml" else _json_rows(text)
-
-
 def read_object(path: Path) -> Mapping[str, Any]:
     """One object from a JSON or YAML file: a configuration, a template."""
     value = read_value(path)
@@ -98,7 +87,8 @@ def over(template: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def csv_rows(lines: Iterable[str], known: Iterable[str]) -> Iterator[Row]:
-    """lines: with their ends as they are in the file."""
+    """lines: with their ends as they are in the file. known: the columns that it may have; rows of the other forms are
+    judged by the service."""
     reader = csv.reader(lines, strict=True)
     try:
         names = [name.strip() for name in next(reader, [])]
@@ -132,7 +122,7 @@ def _csv_row(line: int, names: list[str], cells: list[str]) -> dict[str, Any]:
     return {name: text if name in _SECRET_COLUMNS else uncell(text) for name, text in pairs if text != ""}
 
 
-def _json_rows(text: str) -> Iterator[Row]:
+def json_rows(text: str) -> Iterator[Row]:
     """The items of one list, found one by one so that each has its line."""
     at = _skipped(text, 0)
     if text[at : at + 1] != "[":
@@ -227,7 +217,7 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def _yaml_rows(text: str) -> Iterator[Row]:
+def yaml_rows(text: str) -> Iterator[Row]:
     root = _yaml_root(text)
     if not isinstance(root, yaml.SequenceNode):
         raise bad("line 1", "must be a list of objects")
