@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from provisioner.broker_settings import BrokerSettings, EmbeddedBrokerSettings
 from provisioner.dialects.esf import EsfSettings
+from provisioner.doors.once_yaml import OnceLoader, RepeatedKey
 from provisioner.link_settings import GateLinkSettings, ProvisionLink, check_policy
 from provisioner.model.errors import InvalidInput, Problem, shape
 from provisioner.model.policy import AtStart, Policy
@@ -248,34 +249,16 @@ def _override(values: dict[str, Any], variable: str, text: str) -> None:
     values[path[-1]] = _parse(text, variable)
 
 
-_TWICE = "a key stands twice"
-
-
-class _Loader(yaml.SafeLoader):
-    """A key that stands twice is refused: the second one would silently take the place of the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
-        for key, _ in node.value:
-            name = key.value if isinstance(key, yaml.ScalarNode) else key
-            if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, _TWICE, key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
 def _parse(text: str, field: str) -> Any:
     """YAML; the text of its parser's errors is left out, for it holds that of the file."""
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=OnceLoader)
+    except RepeatedKey as error:
+        rule = f"must name no key twice, as line {error.line} does"
+        raise InvalidInput([Problem(field, rule, "something else")]) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else "the text"
-        rule = f"must name no key twice, as {where} does" if _is_twice(error) else f"must be YAML: {where} is not"
-        raise InvalidInput([Problem(field, rule, "something else")]) from None
+        raise InvalidInput([Problem(field, f"must be YAML: {where} is not", "something else")]) from None
     except (ValueError, RecursionError):  # a date that the calendar lacks, brackets without end
         raise InvalidInput([Problem(field, "must be YAML with plain values", "something else")]) from None
-
-
-def _is_twice(error: yaml.YAMLError) -> bool:
-    return getattr(error, "problem", None) == _TWICE

@@ -13,6 +13,7 @@ from typing import IO, Any
 import yaml
 
 from provisioner.doors.cli_output import uncell
+from provisioner.doors.once_yaml import OnceLoader, RepeatedKey
 from provisioner.model.errors import InvalidInput, Problem
 
 FILE_BYTES_MAX = 16 << 20
@@ -181,7 +182,7 @@ def _no_constant(_: str) -> Any:
 _DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(OnceLoader):
     """Safe, and without aliases, repeated keys and values that turn into dates by their looks."""
 
     _depth = 0
@@ -203,12 +204,6 @@ class _Loader(yaml.SafeLoader):
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        made: dict[Any, Any] = super().construct_mapping(node, deep)
-        if len(made) != len(node.value):
-            raise bad(f"line {node.start_mark.line + 1}", "must not repeat a key")
-        return made
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -243,6 +238,8 @@ def _built(node: yaml.Node) -> Any:
     loader = _Loader("")
     try:
         return loader.construct_document(node)
+    except RepeatedKey as error:
+        raise bad(f"line {error.line}", "must not repeat a key") from None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         if isinstance(error, InvalidInput):
             raise

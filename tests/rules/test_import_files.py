@@ -136,6 +136,13 @@ def test_f37_yaml_is_safe_and_plain(text: str, field: str, rule: str) -> None:
     assert (told[0], rule in told[1]) == (field, True), told
 
 
+@pytest.mark.parametrize("again", ["client_id: b", '"client_id": b', "'client_id': b"])
+def test_f37_a_key_that_stands_again_in_yaml_is_told_by_its_line(again: str) -> None:
+    """F-37: however it is written the second time; no reader may take one of the two."""
+    assert refused(f"- client_id: a\n  username: u\n  {again}\n", "yaml") == ("line 3", "must not repeat a key")
+    assert refused("- 1: a\n  0x1: b\n", "yaml") == ("line 2", "must not repeat a key")
+
+
 @pytest.mark.parametrize("format", ["yaml", "json"])
 def test_f37_deep_nesting_is_refused_at_once(format: str) -> None:
     """F-37: a file of brackets costs neither the stack nor the time."""
