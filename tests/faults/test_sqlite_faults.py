@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -16,19 +15,16 @@ from typing import Self
 import pytest
 
 from provisioner.model.device import Device
-from provisioner.model.effect import Effect
 from provisioner.model.errors import Unavailable
-from provisioner.model.request import ProvisionRequest
-from provisioner.model.user import AccountUser
 from provisioner.store.sql.sqlite_store import SqliteStore
 from tests.contracts.later_program import LATER, open_sqlite
 from tests.contracts.store_contract import in_loop
-from tests.contracts.store_values import all_audit, walk_unit
+from tests.contracts.store_values import walk_unit
+from tests.faults.whole_units import whole_units
 from tests.support.bad_disk import FLUSHES, FULL, READ_ONLY, BadDisk
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 8
-PARTS = (ProvisionRequest, Device, AccountUser, Effect)
 
 
 class Operator:
@@ -72,22 +68,6 @@ class Operator:
         return rest
 
 
-async def whole_units(path: Path) -> set[int]:
-    """Numbers of the units in a store, after checking that each is whole and its audit rows are there once."""
-    store = await SqliteStore.open(path)
-    found = []
-    async with store.moment() as moment:
-        for kind in PARTS:
-            ids = [noun.id async for nouns in moment.nouns(kind) for noun in nouns]
-            found.append({int("".join(filter(str.isdigit, id))) for id in ids})
-    audit = await all_audit(store)
-    await store.close()
-    assert all(numbers == found[0] for numbers in found)
-    assert Counter(row.subject for row in audit) == {f"req-{n:06d}": 2 for n in found[0]}
-    assert [row.seq for row in audit] == list(range(1, len(audit) + 1))
-    return found[0]
-
-
 def test_f23_a_killed_writer_loses_nothing_and_leaves_no_half_unit(tmp_path: Path, seed: int) -> None:
     """F-23: kill -9 at arbitrary moments, checkpoints among them: what was acknowledged is there, all is whole."""
     moments = random.Random(f"{seed}/kills")
@@ -97,7 +77,7 @@ def test_f23_a_killed_writer_loses_nothing_and_leaves_no_half_unit(tmp_path: Pat
             acknowledged = {int(operator.heard())}
             time.sleep(moments.uniform(0, 0.3))  # the fault itself: any moment will do
             acknowledged |= {int(line) for line in operator.kill().splitlines()}
-        kept = asyncio.run(whole_units(tmp_path / "store.db"))
+        kept = asyncio.run(whole_units(SqliteStore.open(tmp_path / "store.db")))
         assert acknowledged <= kept, f"kill {kill} lost {sorted(acknowledged - kept)[:5]}"
 
 
@@ -108,7 +88,7 @@ def test_f43_a_second_process_is_refused(tmp_path: Path) -> None:
         with pytest.raises(Unavailable, match=rf"process {operator.child.pid};.*running service.*CLI"):
             asyncio.run(SqliteStore.open(path))
         assert operator.ask("commit 1") == "2"
-    assert asyncio.run(whole_units(path)) == {1}
+    assert asyncio.run(whole_units(SqliteStore.open(path))) == {1}
 
 
 @pytest.mark.parametrize("fault", [FULL, READ_ONLY, FLUSHES])
@@ -128,7 +108,7 @@ def test_f42_a_failing_disk_is_no_success(tmp_path: Path, fault: str) -> None:
         assert operator.ask("health") == "good"
         assert operator.ask("commit 2") == "4"
         assert operator.ask("audit") == "1 2 3 4"
-    assert asyncio.run(whole_units(tmp_path / "store.db")) == {1, 2}
+    assert asyncio.run(whole_units(SqliteStore.open(tmp_path / "store.db"))) == {1, 2}
 
 
 @pytest.mark.parametrize("fault", [FULL, READ_ONLY, FLUSHES])
@@ -139,7 +119,7 @@ def test_f42_a_crash_does_not_bring_back_what_was_reported_lost(tmp_path: Path, 
         assert operator.ask("commit 1") == "2"
         disk.fail(fault)
         assert operator.ask("commit 2").startswith("Unavailable")
-    assert asyncio.run(whole_units(tmp_path / "store.db")) == {1}
+    assert asyncio.run(whole_units(SqliteStore.open(tmp_path / "store.db"))) == {1}
 
 
 @pytest.mark.parametrize("fault", [FULL, READ_ONLY, FLUSHES])

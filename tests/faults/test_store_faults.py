@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,19 +16,17 @@ from pathlib import Path
 import pytest
 
 from provisioner.model.device import Device
-from provisioner.model.effect import Effect
 from provisioner.model.errors import LimitReached, Unavailable
 from provisioner.model.ports import Put, Unit
 from provisioner.model.request import ProvisionRequest
-from provisioner.model.user import AccountUser
 from provisioner.store.tinydb_store import TinyDbStore
 from tests.contracts.store_contract import in_loop
 from tests.contracts.store_values import all_audit, event, request, until, walk_unit
 from tests.faults.disks import FailingDisk, RecordingDisk
+from tests.faults.whole_units import whole_units
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20
-PARTS = (ProvisionRequest, Device, AccountUser, Effect)
 
 
 @contextmanager
@@ -45,30 +42,6 @@ def writer(directory: Path, first: int) -> Iterator["subprocess.Popen[bytes]"]:
             child.kill()
 
 
-def numbers_of(ids: list[str]) -> set[int]:
-    return {int("".join(filter(str.isdigit, id))) for id in ids}
-
-
-async def whole_units(directory: Path) -> set[int]:
-    """Numbers of the units in a store, after checking that each is whole and its audit rows are there once."""
-    store = await TinyDbStore.open(directory)
-    found = []
-    for kind in PARTS:
-        ids: list[str] = []
-        after: str | None = ""
-        while after is not None:
-            page = await store.page(kind, after=after, limit=1000)
-            ids += [noun.id for noun in page.items]
-            after = page.after
-        found.append(numbers_of(ids))
-    audit = await all_audit(store)
-    await store.close()
-    assert all(numbers == found[0] for numbers in found)
-    assert Counter(row.subject for row in audit) == {f"req-{n:06d}": 2 for n in found[0]}
-    assert [row.seq for row in audit] == list(range(1, len(audit) + 1))
-    return found[0]
-
-
 def test_f23_a_killed_writer_loses_nothing_and_leaves_no_half_unit(tmp_path: Path, seed: int) -> None:
     """F-23: kill -9 at 20 arbitrary moments, compactions among them: what was acknowledged is there, all is whole."""
     moments = random.Random(f"{seed}/kills")
@@ -80,7 +53,7 @@ def test_f23_a_killed_writer_loses_nothing_and_leaves_no_half_unit(tmp_path: Pat
             child.kill()
             assert child.stdout is not None
             acknowledged = {int(line) for line in child.stdout.read().split(b"\n")[:-1]}
-        kept = asyncio.run(whole_units(directory))
+        kept = asyncio.run(whole_units(TinyDbStore.open(directory)))
         assert acknowledged <= kept, f"kill {kill} lost {sorted(acknowledged - kept)[:5]}"
 
 
@@ -90,7 +63,7 @@ def test_f43_a_second_writer_is_refused(tmp_path: Path) -> None:
         with pytest.raises(Unavailable, match=rf"process {child.pid};.*running service.*CLI"):
             asyncio.run(TinyDbStore.open(tmp_path))
         assert child.poll() is None
-    assert asyncio.run(whole_units(tmp_path)) >= {0}
+    assert asyncio.run(whole_units(TinyDbStore.open(tmp_path))) >= {0}
 
 
 @in_loop
@@ -101,60 +74,6 @@ async def test_f43_one_process_does_not_open_a_store_twice(tmp_path: Path) -> No
         await TinyDbStore.open(tmp_path)
     await store.commit(walk_unit(1))
     await store.close()
-
-
-@in_loop
-async def test_a_torn_tail_is_cut(tmp_path: Path) -> None:
-    """F-42: wherever a crash cuts the last line, the units before it stay and the store writes on behind them."""
-    store = await TinyDbStore.open(tmp_path / "store")
-    await store.commit(walk_unit(1))
-    good = (tmp_path / "store" / "store.log").stat().st_size
-    await store.commit(walk_unit(2))
-    whole = (tmp_path / "store" / "store.log").read_bytes()
-    shutil.copytree(tmp_path / "store", tmp_path / "torn")
-    await store.close()
-    for length in [*range(good, len(whole), 97), len(whole) - 1]:
-        (tmp_path / "torn" / "store.log").write_bytes(whole[:length])
-        shutil.copytree(tmp_path / "torn", tmp_path / str(length))
-        torn = await TinyDbStore.open(tmp_path / str(length))
-        assert (tmp_path / str(length) / "store.log").stat().st_size == good
-        assert await torn.commit(walk_unit(3)) == 4
-        await torn.close()
-        assert await whole_units(tmp_path / str(length)) == {1, 3}
-
-
-@in_loop
-async def test_damage_inside_the_journal_is_kept_for_people(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Whole units behind a bad line are not thrown away: they are set aside, privately, and reported."""
-    store = await TinyDbStore.open(tmp_path / "a")
-    for number in range(3):
-        await store.commit(walk_unit(number))
-    lines = (tmp_path / "a" / "store.log").read_bytes().splitlines(keepends=True)
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    await store.close()
-    lines[1] = lines[1].replace(b"acme", b"acne", 1)
-    (tmp_path / "b" / "store.log").write_bytes(b"".join(lines))
-    assert await whole_units(tmp_path / "b") == {0}
-    kept = tmp_path / "b" / "store.log.damaged-after-1"
-    assert kept.read_bytes() == b"".join(lines[1:])
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    assert kept.name in caplog.text
-
-
-@in_loop
-async def test_what_is_kept_for_people_is_on_the_disk_before_the_journal_is_cut(tmp_path: Path) -> None:
-    """A power cut in between leaves the units in one of the two files, never in none."""
-    store = await TinyDbStore.open(tmp_path / "a")
-    for number in range(3):
-        await store.commit(walk_unit(number))
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    await store.close()
-    journal = tmp_path / "b" / "store.log"
-    journal.write_bytes(journal.read_bytes().replace(b"acme", b"acne", 1))
-    disk = RecordingDisk()
-    await (await TinyDbStore.open(tmp_path / "b", disk=disk)).close()
-    kept = "store.log.damaged-after-0"
-    assert disk.calls[:4] == [("write", kept), ("fsync", kept), ("fsync", "b"), ("truncate", "store.log")]
 
 
 @in_loop
@@ -198,13 +117,14 @@ async def test_f42_a_failing_disk_is_no_success(tmp_path: Path, broken: Sequence
     assert len(await all_audit(store)) == 2
     if "truncate" not in broken:
         shutil.copytree(tmp_path / "store", tmp_path / "crashed early")
-        assert await whole_units(tmp_path / "crashed early") == {1}
+        assert await whole_units(TinyDbStore.open(tmp_path / "crashed early")) == {1}
     disk.broken = set()
     assert await store.commit(walk_unit(3)) == 4
     await store.health()
     shutil.copytree(tmp_path / "store", tmp_path / "crashed late")
     await store.close()
-    assert await whole_units(tmp_path / "store") == await whole_units(tmp_path / "crashed late") == {1, 3}
+    for name in ("store", "crashed late"):
+        assert await whole_units(TinyDbStore.open(tmp_path / name)) == {1, 3}
 
 
 @in_loop
@@ -293,7 +213,7 @@ async def test_f42_a_failing_compaction_stops_nobody(tmp_path: Path, caplog: pyt
     assert (tmp_path / "store" / "store.log").stat().st_size > 30_000
     # The audit rows were archived before the snapshot failed: each is there once all the same.
     assert (tmp_path / "store" / "audit-archive.jsonl").stat().st_size > 0
-    assert await whole_units(tmp_path / "store") == set(range(30))
+    assert await whole_units(TinyDbStore.open(tmp_path / "store")) == set(range(30))
 
 
 @in_loop
