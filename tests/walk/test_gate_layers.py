@@ -19,7 +19,7 @@ from broker.encoding import encode
 from broker.limits import GateLimits
 from broker.listener import Listener
 from broker.loop import new_event_loop, run
-from broker.packets import V311, Connect, Publish, SubAck, Subscribe, Subscription
+from broker.packets import V311, Connect, PingReq, PingResp, Publish, SubAck, Subscribe, Subscription
 from broker.session_settings import SessionSettings
 from broker.tls import TlsFiles, server_context
 from tests.walk.gate_house import (
@@ -211,6 +211,24 @@ def test_websocket_frames_may_cut_packets_anywhere(house: House) -> None:
     peer.send(CloseConnection(code=1000))
     assert isinstance(peer.next(), CloseConnection)
     house.until_closed("gw", Close.LOST)
+
+
+def test_websocket_frames_are_never_empty(house: House) -> None:
+    """A message that wants no acknowledgement and gets no answer says nothing: no frame comes of it."""
+    peer = WebSocketPeer(house.gate.ports["ws"], ["mqtt"])
+    assert isinstance(peer.next(), AcceptConnection)
+    packets = (Connect("gw", username="fleet", password=PASSWORD), Publish(request_topic("gw"), b"x"), PingReq())
+    for packet in packets:
+        peer.send(BytesMessage(data=encode(packet, V311)))
+    said = b""
+    while not said.endswith(encode(PingResp(), V311)):
+        frame = peer.next()
+        assert isinstance(frame, BytesMessage) and frame.data
+        said += frame.data
+    until(lambda: house.application.heard("received") == [("gw", "x")], "it was heard")
+    peer.send(BytesMessage(data=encode(PingReq(), V311)))
+    frame = peer.next()
+    assert isinstance(frame, BytesMessage) and frame.data == encode(PingResp(), V311)
 
 
 def test_websocket_without_the_mqtt_subprotocol_is_refused(house: House) -> None:
