@@ -123,6 +123,12 @@ def seconds_until_in(gate: Address, credentials: Credentials) -> float:
             time.sleep(0.05)
 
 
+def get_in_at_once(gate: Address, credentials: Credentials) -> None:
+    """Admitted at its first try, however long that takes: a throttle that is waited for would refuse it."""
+    with JsonDevice(gate, credentials, V5) as device:
+        assert device.ask()["status"] == "provisioned"
+
+
 @contextmanager
 def with_account(installation: Installation) -> Iterator[Installation]:
     with installation.running():
@@ -166,7 +172,7 @@ def test_f_19_one_user_is_throttled_at_one_address_only(make_installation: Calla
         with Guessers(lambda n: attempt(gate, f"guess-{n}", "factory", wrong())) as guessers:
             guessers.await_told(RATE_EXCEEDED[V5], 50)
             assert seconds_until_in(gate, stranger) < SOON_S, "another user behind the same address"
-            assert seconds_until_in(installation.plain, other) < SOON_S, "the same user elsewhere"
+            get_in_at_once(installation.plain, other)  # the same user elsewhere
             assert seconds_until_in(gate, one) < SOON_S, "a device that proved itself at that address"
         assert 0 not in guessers.codes
         assert installation.await_audit("connect.refused", reason="username_throttled", address="127.0.0.2")
@@ -181,8 +187,8 @@ def test_f_19_many_addresses_one_user(make_installation: Callable[..., Installat
             gate = door(installation, "plain", f"127.3.0.{n + 1}")
             codes = [attempt(gate, one.client_id, "factory", wrong()) for _ in range(11)]
             assert codes == [NOT_AUTHORIZED[V5]] * 10 + [RATE_EXCEEDED[V5]]
-        assert seconds_until_in(installation.plain, one) < SOON_S
-        assert seconds_until_in(door(installation, "plain", "127.3.0.1"), other) < SOON_S, "behind a locked address"
+        get_in_at_once(installation.plain, one)
+        get_in_at_once(door(installation, "plain", "127.3.0.1"), other)  # behind a locked address
 
 
 SAMPLES = 60
