@@ -153,7 +153,7 @@ async def test_keep_alive_is_enforced() -> None:
         peer.send(PingReq())
         assert await peer.next() == PingResp()
         assert await peer.next() is None
-        assert time.monotonic() - began > 1.4
+        assert 1.4 < time.monotonic() - began < 5
         await scene.until_reports(True, False)
 
 
