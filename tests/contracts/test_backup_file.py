@@ -213,7 +213,7 @@ async def test_f_39_a_backup_that_is_given_up_writes_to_nothing_else(tmp_path: P
     async with store.moment() as moment:
         header = Header(made_at=NOON, epoch=1, audit_seq=0)
         writing = asyncio.ensure_future(write_backup(tmp_path / "backup", header, parts(store, moment), disk))
-        await asyncio.to_thread(disk.began.wait, 10)
+        assert await asyncio.to_thread(disk.began.wait, 10)
         inode = inode_of_the_unfinished(tmp_path)
         writing.cancel()
         done, _ = await asyncio.wait([writing], timeout=0.05)

@@ -1,6 +1,7 @@
 """Whoever was connected to an account broker that was not heard for a while is not called connected any more."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -28,7 +29,7 @@ def gaps_of(world: World) -> Gaps:
 
 
 @asynccontextmanager
-async def running(world: World, watched: Gaps) -> Any:
+async def running(world: World, watched: Gaps) -> AsyncIterator[None]:
     tasks = [asyncio.create_task(work) for work in (watched.run(), world.confirmation.run())]
     try:
         async with asyncio.timeout(DEADLINE_S):
@@ -37,6 +38,7 @@ async def running(world: World, watched: Gaps) -> Any:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks), "one of them ended by itself"
 
 
 async def statuses(world: World) -> dict[str, ConnectionStatus]:

@@ -136,6 +136,7 @@ async def test_who_has_left_is_displaced_by_nobody(company: Company) -> None:
     company.gates["b"].arrived("req-1", "b1", "192.0.2.2")
     await company.until(lambda: len(company.doors["a"].overtaken) == 1)
     assert company.doors["a"].overtaken == [("req-1", frozenset(), "192.0.2.2")]
+    assert len(company.doors["b"].overtaken) == 1
 
 
 @among("a", "b")

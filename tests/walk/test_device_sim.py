@@ -190,7 +190,7 @@ def test_one_device_by_command(site: Site) -> None:
     assert json.loads(result.stdout)["fleets"][0]["outcomes"] == {"connected": 1}
     assert "Factory-pass" not in result.output
     assert "Account-pass" not in result.output
-    assert until(lambda: "m{1}" in site.first)
+    assert until(lambda: site.first.count("m{1}") == 1)
 
 
 def test_exit_status_tells_the_reason(site: Site) -> None:
