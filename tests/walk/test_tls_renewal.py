@@ -21,17 +21,16 @@ REFUSED = "the certificate is not renewed, the former one stays: "
 
 
 class TlsEverywhere(Installation):
-    """Each kind of server that shows the certificate, by its port."""
+    """Each kind of server that shows the certificate. servers: their ports."""
 
     def __init__(self, folder: Path) -> None:
-        callback, self.metrics_port, embedded, rabbit = free_ports(4)
+        callback, embedded, rabbit = free_ports(3)
         brokers = [
             {"name": "embedded", "kind": "embedded", "port": embedded},
             {"name": "rabbit", "kind": "http-callback", "product": "rabbitmq", "url_host": "127.0.0.1", "port": rabbit}
             | {"callback_port": callback, "callback_tls": True},
         ]
-        metrics = {"port": self.metrics_port}
-        super().__init__(folder, account_brokers=brokers, admin={"tls": True}, metrics=metrics)
+        super().__init__(folder, account_brokers=brokers, admin={"tls": True})
         self.servers = {
             "gate": self.secure.port,
             "admin": self.admin_port,
