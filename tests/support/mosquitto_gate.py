@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from tests.support.device import Address, Credentials, JsonDevice, Wire
 from tests.support.installation import ROOT, Installation
+from tests.support.mosquitto import PROGRAM
 from tests.support.ports import free_ports, serves
-from tests.walk.mosquitto_site import MOSQUITTO
 
 START_S_MAX = 30.0
 SECRET = "Provisioner-pass-1"
@@ -98,11 +98,10 @@ class MosquittoGate:
         return made
 
     def start(self) -> None:
-        assert MOSQUITTO is not None
         path = self.folder / "mosquitto.conf"
         path.write_text(self.configuration())
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([MOSQUITTO, "-c", str(path)], stdout=log, stderr=log)
+            self.process = subprocess.Popen([PROGRAM, "-c", str(path)], stdout=log, stderr=log)
         until_s = time.monotonic() + START_S_MAX
         while not (self.folder / "pid").exists() or not serves(self.plain_port):
             assert self.process.poll() is None, f"mosquitto ended: {self.log.read_text()[-2000:]}"

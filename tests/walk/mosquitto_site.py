@@ -2,8 +2,6 @@
 
 import datetime
 import json
-import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -18,14 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.support.mosquitto import PROGRAM
 from tests.support.ports import free_ports
 
 FACTORY, FACTORY_PASSWORD = "meters", "Factory-pass-1"
 ACCOUNT, ACCOUNT_PASSWORD = "acme-user", "Account-pass-1"
 SERVICE, SERVICE_PASSWORD = "platform", "Platform-pass-1"
 START_LIMIT_S = 10.0
-# Debian installs the server where an ordinary user's PATH does not lead.
-MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
 
 Body = dict[str, Any]
 Script = Callable[[str, Body, int], Body | None]
@@ -104,7 +101,6 @@ class Site:
 
 @contextmanager
 def running_site(folder: Path) -> Iterator[Site]:
-    assert MOSQUITTO is not None, "mosquitto is not installed: run scripts/system-packages"
     site = Site(folder)
     write_certificates(folder)
     logins = {FACTORY: FACTORY_PASSWORD, ACCOUNT: ACCOUNT_PASSWORD, SERVICE: SERVICE_PASSWORD}
@@ -114,7 +110,7 @@ def running_site(folder: Path) -> Iterator[Site]:
         subprocess.run(["mosquitto_passwd", "-b", str(passwords), username, password], check=True, capture_output=True)
     (folder / "mosquitto.conf").write_text(_configuration(site, passwords))
     with (folder / "mosquitto.log").open("wb") as log:
-        broker = subprocess.Popen([MOSQUITTO, "-c", str(folder / "mosquitto.conf")], stdout=log, stderr=log)
+        broker = subprocess.Popen([PROGRAM, "-c", str(folder / "mosquitto.conf")], stdout=log, stderr=log)
     platform = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="platform")
     try:
         _start(platform, site)
